@@ -1,0 +1,67 @@
+# Every target makes its own environment first: `make demo` and `make test` need nothing but a stock Python >= 3.11.
+#   make demo PYTHON=python3.12      another interpreter (the environment is rebuilt when its version differs)
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+CONSTRAINTS ?= constraints/$(if $(filter 3.11,$(VERSION)),py311,py312).txt
+INSTALLED := $(VENV)/.installed-$(VERSION)
+DEMO := runs/digits_admm
+
+.PHONY: help install demo test slow smoke lint format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train, prune, quantize and encode a LeNet-5 on real handwritten digits; prints where the report is"
+	@echo "make test    all tests and doctests, except the slow ones"
+	@echo "make slow    the slow tests"
+	@echo "make lint    ruff (rules and format) and mypy"
+	@echo "make format  rewrite the sources in the project's format"
+	@echo "make bench   speed ratios on this machine"
+	@echo "make clean   remove the environment and all caches (runs/ and results/ stay)"
+
+install: $(INSTALLED)
+
+# The stamp is made last, so an interrupted installation starts again.
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is absent or older than 3.11: name another one, as in make demo PYTHON=python3.12"; exit 1; }
+	@[ "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" ] || \
+	  $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing into $(VENV) for Python $(VERSION), once: about a minute ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --constraint $(CONSTRAINTS) pip
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS) \
+	  --editable ".[experiments,test,lint]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m experiments.compress --config=configs/digits_admm.py --workdir=$(DEMO)
+	@echo "Report: $(DEMO)/report.html"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+# pytest exits with 5 when no test carries the mark, which is fine here.
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m slow || [ $$? -eq 5 ]
+
+# For a second interpreter: the examples of every public symbol, and the project's own rules.
+smoke: $(INSTALLED)
+	$(BIN)/python -m pytest -q -n $(WORKERS) compressjax pallas_kernels tests/test_project.py
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(INSTALLED)
+	$(BIN)/python -m experiments.bench
+
+clean:
+	rm -rf $(VENV) build dist .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

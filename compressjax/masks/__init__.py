@@ -1,0 +1,6 @@
+"""Masks: scores and a budget become boolean arrays; budgets over layers; ramps over time."""
+
+from compressjax.masks._apply import apply, from_scores, top_k_mask
+from compressjax.masks._ramp import cubic, linear
+
+__all__ = ["apply", "cubic", "from_scores", "linear", "top_k_mask"]

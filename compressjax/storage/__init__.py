@@ -1,0 +1,21 @@
+"""Bit-exact storage of compressed networks: one small file, and an account of every bit in it."""
+
+from compressjax.storage import bits as bits
+from compressjax.storage._account import Account, LeafAccount, account
+from compressjax.storage._artifact import Artifact, decode, encode, load, save
+from compressjax.storage._positions import CODECS as POSITION_CODECS
+from compressjax.storage._positions import PositionCodec
+
+__all__ = [
+    "POSITION_CODECS",
+    "Account",
+    "Artifact",
+    "LeafAccount",
+    "PositionCodec",
+    "account",
+    "bits",
+    "decode",
+    "encode",
+    "load",
+    "save",
+]

@@ -1,0 +1,294 @@
+"""The artefact file: a compressed parameter tree that `decode` gives back bit for bit.
+
+Layout, version 1:
+
+    "cjx"  version (1 byte)  CRC-32 of all that follows (4 bytes, little-endian)
+    length (varint)  names and metadata (`_text`)
+    length (varint)  raw section: incompressible values, fixed-width indices
+    range-coded stream, to the end: shapes, dtypes, codec choices, codebooks, positions, values, leaf by leaf
+
+Leaves are addressed as everywhere in the library, by path; what is decoded is the nested dictionary of those paths,
+whatever containers were encoded (tuples become dictionaries with keys "0", "1" ...).
+"""
+
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from compressjax import trees
+from compressjax.storage import _leaf, _positions, _text
+from compressjax.storage._coder import Reader, Writer, padding_for
+from compressjax.storage._positions import PositionCodec
+
+MAGIC = b"cjx"
+VERSION = 1
+MAX_ELEMENTS = 1 << 30
+_START = len(MAGIC) + 1 + 4
+_DEEPEST = 64
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A decoded artefact.
+
+    Attributes:
+      params: Nested dictionary of NumPy arrays.
+      meta: Metadata given to `encode`; tuples come back as lists.
+    """
+
+    params: dict[str, Any]
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Parsed:
+    """Everything a file says: the leaves in order, the metadata, and the reader with its charges."""
+
+    leaves: dict[str, _leaf.Stored]
+    meta: dict[str, Any]
+    reader: Reader
+    stream_bytes: int
+
+
+def encode(
+    tree: trees.Tree,
+    meta: _text.Meta | None = None,
+    *,
+    positions: Sequence[PositionCodec] = _positions.CODECS,
+) -> bytes:
+    """Compresses a parameter tree to bytes; `decode` restores every bit.
+
+    Per leaf the smallest of all combinations of structure (dropped slices), position codec and value codec is taken.
+
+    Args:
+      tree: Nested dictionaries (or any pytree) of arrays: floats, integers, booleans; scalars and empty arrays too.
+      meta: What a reader needs to rebuild the model: strings, integers, floats, lists of integers.
+      positions: Position codecs to choose from, members of `POSITION_CODECS`.
+
+    Returns:
+      The contents of a `.cjx` file; the same input gives the same bytes.
+
+    Raises:
+      ValueError: For NaN or infinity, a dtype that cannot be stored, or a path that cannot be rebuilt.
+
+    >>> data = encode({"fc": {"kernel": np.array([[0, 0.5], [-0.5, 0]], np.float32)}}, {"model": "tiny"})
+    >>> decode(data).params["fc"]["kernel"].tolist()
+    [[0.0, 0.5], [-0.5, 0.0]]
+    """
+    unknown = [codec for codec in positions if codec not in _positions.CODECS]
+    if unknown:
+        raise ValueError(f"Position codec {unknown[0]!r} is not part of the file format: use POSITION_CODECS.")
+    leaves = {path: _as_array(leaf, path) for path, leaf in _addressable(tree).items()}
+    for path, array in leaves.items():
+        _leaf.storable(array, path)
+    text = _text.deflate(list(leaves), meta or {})
+
+    writer = Writer()
+    before: tuple[int, ...] = ()
+    for array in leaves.values():
+        _leaf.write(writer, array, before, positions)
+        before = array.shape
+    raw, stream = writer.finish()
+    pieces = [_varint(len(text)), text, _varint(sum(map(len, raw))), *raw, stream]
+    pieces.append(bytes(padding_for(writer.elements, _START + sum(map(len, pieces)))))
+    checksum = 0
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    return b"".join([MAGIC, bytes([VERSION]), checksum.to_bytes(4, "little"), *pieces])
+
+
+def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> Artifact:
+    """Restores the tree and metadata from the bytes of an artefact.
+
+    Args:
+      data: What `encode` returned.
+      max_elements: Refuse files that unfold to more entries than this.
+
+    Returns:
+      Parameters as a nested dictionary of fresh NumPy arrays, and metadata.
+
+    Raises:
+      ValueError: If the bytes are no artefact, truncated, damaged or of a newer version.
+
+    >>> decode(encode({"a": np.arange(3)}, {"widths": [3]}))
+    Artifact(params={'a': array([0, 1, 2])}, meta={'widths': [3]})
+    """
+    parsed = parse(data, max_elements)
+    return Artifact(_nest({path: leaf.array for path, leaf in parsed.leaves.items()}), parsed.meta)
+
+
+def save(path: str | os.PathLike[str], tree: trees.Tree, meta: _text.Meta | None = None) -> int:
+    """Writes `encode(tree, meta)` to a file, whole or not at all.
+
+    The bytes go to a temporary file in the same directory, which replaces `path` once it is safely on disk.
+
+    Args:
+      path: The file to write; an existing one is replaced.
+      tree: As for `encode`.
+      meta: As for `encode`.
+
+    Returns:
+      The file's length in bytes.
+
+    Raises:
+      ValueError: As for `encode`; nothing is written.
+      OSError: If the directory cannot be written; `path` is untouched.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = save(folder + "/model.cjx", {"a": np.ones(3)})
+    ...     load(folder + "/model.cjx").params
+    {'a': array([1., 1., 1.])}
+    """
+    data = encode(tree, meta)
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # make the rename itself durable where directories can be opened
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return len(data)
+
+
+def load(path: str | os.PathLike[str], *, max_elements: int = MAX_ELEMENTS) -> Artifact:
+    """Reads a file written by `save`.
+
+    Args:
+      path: The file.
+      max_elements: As for `decode`.
+
+    Returns:
+      As `decode`.
+
+    Raises:
+      ValueError: As for `decode`, with the file's name in front.
+      OSError: If the file cannot be read.
+    """
+    data = Path(path).read_bytes()
+    try:
+        return decode(data, max_elements=max_elements)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+
+def parse(data: bytes, max_elements: int) -> Parsed:
+    """Reads a whole file; every complaint is a ValueError."""
+    if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
+        raise ValueError("This is not a compressjax artefact: it does not start with 'cjx'.")
+    if len(data) < _START:
+        raise ValueError(f"The artefact is truncated: {len(data)} bytes are less than its fixed header.")
+    if data[len(MAGIC)] != VERSION:
+        raise ValueError(
+            f"The artefact has format version {data[len(MAGIC)]}, this library reads version {VERSION}: "
+            "use the release of compressjax that wrote it, or a newer one."
+        )
+    view = memoryview(data)
+    if zlib.crc32(view[_START:]) != int.from_bytes(view[len(MAGIC) + 1 : _START], "little"):
+        raise ValueError("The artefact's checksum does not match its contents: it is truncated or damaged.")
+    try:
+        return _parse_checked(view, max_elements)
+    except (MemoryError, OverflowError) as error:
+        raise ValueError("The artefact declares arrays that do not fit in memory: it is damaged.") from error
+
+
+def _parse_checked(view: memoryview, max_elements: int) -> Parsed:
+    text, position = _section(view, _START)
+    raw, position = _section(view, position)
+    paths, meta = _text.inflate(bytes(text))
+    if len(set(paths)) != len(paths):
+        raise ValueError("The artefact names a leaf twice: it is damaged.")
+    for path in paths:
+        if path.count("/") >= _DEEPEST:
+            raise ValueError(f"The artefact nests leaves deeper than {_DEEPEST} levels: it is damaged.")
+
+    reader = Reader(raw, view[position:], len(view))
+    leaves: dict[str, _leaf.Stored] = {}
+    before: tuple[int, ...] = ()
+    for path in paths:
+        leaf = _leaf.read(reader, path, before, max_elements)
+        max_elements -= leaf.array.size
+        leaves[path], before = leaf, leaf.array.shape
+    reader.close()
+    return Parsed(leaves, meta, reader, len(view) - position)
+
+
+def _section(view: memoryview, position: int) -> tuple[memoryview, int]:
+    """A length and as many bytes; the position behind them."""
+    length = 0
+    for shift in range(0, 63, 7):
+        if position >= len(view):
+            break
+        byte = view[position]
+        position += 1
+        length |= (byte & 127) << shift
+        if byte < 128:
+            if length > len(view) - position:
+                break
+            return view[position : position + length], position + length
+    raise ValueError("The artefact declares a section longer than itself: it is damaged.")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _as_array(leaf: Any, path: str) -> np.ndarray:
+    try:
+        array = np.asarray(leaf)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    except Exception as error:  # typed PRNG keys, arrays of other processes, arbitrary objects
+        raise ValueError(f"Leaf {path!r} is not an array that can be stored: {error}") from error
+
+
+def _addressable(tree: trees.Tree) -> dict[str, Any]:
+    """The leaves by path, each of which must lead back to the same place in a nested dictionary."""
+    for key_path, _ in jax.tree_util.tree_leaves_with_path(tree):
+        path = trees.path_string(key_path)
+        if not key_path:
+            raise ValueError("A bare array has no path to be stored under: put it in a dictionary.")
+        if any("/" in trees.path_string((key,)) for key in key_path):
+            raise ValueError(f"Leaf {path!r} has a key with '/' in it, which paths use to separate keys: rename it.")
+        if "\n" in path or "\0" in path or path.count("/") >= _DEEPEST or path == "":
+            raise ValueError(
+                f"Leaf {path!r} cannot be stored under this path: use printable keys, nested less than {_DEEPEST} deep."
+            )
+    leaves = trees.leaves(tree)
+    _nest(leaves)
+    return leaves
+
+
+def _nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dictionary with these leaves."""
+    out: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *folders, name = path.split("/")
+        place = out
+        for folder in folders:
+            place = place.setdefault(folder, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"Leaf {path!r} lies below another leaf: rename one of them.")
+        if name in place:
+            raise ValueError(f"Leaf {path!r} has the path of a folder: rename one of them.")
+        place[name] = leaf
+    return out

@@ -1,0 +1,36 @@
+"""Training under constraints: optax transforms that wrap any optimizer.
+
+Each has the contract of `optax.GradientTransformationExtraArgs`: `update` needs `params`, extra arguments reach the
+inner optimizer, and the state is a NamedTuple of arrays, so that it jits, vmaps and checkpoints.  Progressive
+compression is plain composition: run one, project, run the next with the next rules.
+"""
+
+from compressjax.training._admm import AdmmState, admm
+from compressjax.training._gradual_freeze import GradualFreezeState, gradual_freeze
+from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude
+from compressjax.training._masked import MaskedState, masked
+from compressjax.training._schedules import Coarse, coarse, geometric, half_cosine, staged
+from compressjax.training._shared_levels import tie, untie
+from compressjax.training._straight_through import straight_through
+from compressjax.training._tied import TiedState, tied
+
+__all__ = [
+    "AdmmState",
+    "Coarse",
+    "GradualFreezeState",
+    "GradualMagnitudeState",
+    "MaskedState",
+    "TiedState",
+    "admm",
+    "coarse",
+    "geometric",
+    "gradual_freeze",
+    "gradual_magnitude",
+    "half_cosine",
+    "masked",
+    "staged",
+    "straight_through",
+    "tie",
+    "tied",
+    "untie",
+]

@@ -1,0 +1,127 @@
+"""Leaves by path: the one addressing scheme of the library.
+
+Every leaf of a parameter tree has a *path*, its keys joined by ``/`` (``"conv1/kernel"``).  What concerns only some
+leaves -- constraints, masks, scores, ADMM duals -- is a plain dictionary from path to value, called a *leaf
+dictionary*.  It looks the same whether the tree is a Linen dict, a ``FrozenDict``, an ``nnx.State``, a tuple or a
+registered dataclass, and it is itself a tree that `jax.jit`, `jax.vmap` and Orbax understand.
+
+*Rules* say what applies where: an ordered mapping from glob pattern to value.  The first pattern that matches a path
+decides; a value of ``None`` exempts the leaf; a pattern that decides for no leaf at all is an error.
+"""
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import jax
+from jax.tree_util import GetAttrKey, KeyPath
+
+T = TypeVar("T")
+Tree = Any
+Rules = Mapping[str, T]
+
+
+def path_string(path: KeyPath) -> str:
+    """Joins the keys of a JAX key path with ``/``.
+
+    The trailing ``.value`` with which `nnx.State` wraps each variable is dropped, so that the same rule serves a Linen
+    dict and an NNX state.
+
+    >>> path_string((jax.tree_util.DictKey("conv1"), jax.tree_util.DictKey("kernel")))
+    'conv1/kernel'
+    """
+    if len(path) > 1 and isinstance(path[-1], GetAttrKey) and path[-1].name in ("value", "raw_value"):
+        path = path[:-1]
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def leaves(tree: Tree) -> dict[str, Any]:
+    """The leaves of a tree as a leaf dictionary, in the tree's flattening order.
+
+    Args:
+      tree: Any pytree.
+
+    Returns:
+      Path to leaf.
+
+    Raises:
+      ValueError: If two leaves share a path.
+
+    >>> leaves({"fc": {"kernel": 1, "bias": 2}, "norm": (3,)})
+    {'fc/bias': 2, 'fc/kernel': 1, 'norm/0': 3}
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    out = {path_string(path): leaf for path, leaf in flat}
+    if len(out) != len(flat):
+        seen = [path_string(path) for path, _ in flat]
+        twice = sorted({path for path in seen if seen.count(path) > 1})
+        raise ValueError(f"Two leaves of the tree share the path {twice[0]!r}: rename one of them.")
+    return out
+
+
+def update(tree: Tree, changes: Mapping[str, Any]) -> Tree:
+    """Returns `tree` with the leaves named in `changes` replaced; the structure stays.
+
+    Raises:
+      ValueError: If a path of `changes` is not a leaf of `tree`.
+
+    >>> update({"fc": {"kernel": 1, "bias": 2}}, {"fc/bias": 5})
+    {'fc': {'bias': 5, 'kernel': 1}}
+    """
+    known = leaves(tree)
+    unknown = [path for path in changes if path not in known]
+    if unknown:
+        raise ValueError(f"No leaf has the path {unknown[0]!r}. Leaves: {', '.join(known)}.")
+    treedef = jax.tree.structure(tree)
+    return jax.tree.unflatten(treedef, [changes.get(path, leaf) for path, leaf in known.items()])
+
+
+def map_leaves(function: Callable[..., Any], tree: Tree, *dictionaries: Mapping[str, Any]) -> Tree:
+    """Applies ``function(leaf, *values)`` to the leaves that all `dictionaries` name; other leaves pass through.
+
+    >>> map_leaves(lambda w, m: w * m, {"kernel": 3, "bias": 2}, {"kernel": 0})
+    {'bias': 2, 'kernel': 0}
+    """
+    if not dictionaries:
+        return jax.tree.map(function, tree)
+    known = leaves(tree)
+    common = [path for path in dictionaries[0] if all(path in d for d in dictionaries)]
+    missing = [path for path in common if path not in known]
+    if missing:
+        raise ValueError(f"No leaf has the path {missing[0]!r}. Leaves: {', '.join(known)}.")
+    return update(tree, {path: function(known[path], *(d[path] for d in dictionaries)) for path in common})
+
+
+def assign(rules: "Rules[T | None]", tree: Tree) -> dict[str, T]:
+    """Resolves rules on a tree: which value applies to which leaf.
+
+    Args:
+      rules: Ordered mapping from glob pattern (``*`` matches ``/`` too) to a value, or to ``None`` to exempt.
+      tree: Any pytree; only its structure is read.
+
+    Returns:
+      Leaf dictionary of the values, without exempted leaves, in the tree's order.
+
+    Raises:
+      ValueError: If a pattern decides for no leaf, because it matches none or an earlier pattern takes them all.
+
+    >>> params = {"conv1": {"kernel": 0, "bias": 0}, "conv2": {"kernel": 0, "bias": 0}}
+    >>> assign({"conv1/kernel": None, "*/kernel": "keep half"}, params)
+    {'conv2/kernel': 'keep half'}
+    """
+    paths = list(leaves(tree))
+    used: set[str] = set()
+    out: dict[str, T] = {}
+    for path in paths:
+        for pattern, value in rules.items():
+            if fnmatchcase(path, pattern):
+                used.add(pattern)
+                if value is not None:
+                    out[path] = value
+                break
+    for pattern in rules:
+        if pattern not in used:
+            matched = [path for path in paths if fnmatchcase(path, pattern)]
+            reason = "earlier rules already decide for all its leaves" if matched else "it matches no leaf"
+            raise ValueError(f"Rule {pattern!r} has no effect: {reason}. Leaves: {', '.join(paths)}.")
+    return out

@@ -1,0 +1,217 @@
+"""Training one network for a number of steps: the loop under every phase of a run.
+
+On a CPU one jitted step is driven from Python, because XLA:CPU runs the gradient of a convolution about 14 times slower
+inside a loop; ``loop="scan"`` runs whole chunks in one program where that is faster (accelerators).
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from compressjax import trees
+from compressjax.data import Sampler, Split
+from compressjax.zoo import Model
+
+EVALUATION_BATCH = 1000
+
+
+class Carry(NamedTuple):
+    """What a training step carries."""
+
+    params: Any
+    optimizer: optax.OptState
+    bad: jax.Array  # (leaves,) int32: first step at which the gradient of this leaf was not finite, -1 if none
+    loss: jax.Array  # () float32: running mean over the current log window
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Logits of a teacher for every training image at every translation: (shifts, images, classes) float32."""
+
+    logits: jax.Array
+    weight: float
+    temperature: float
+
+
+def scale(images: jax.Array) -> jax.Array:
+    """Pixels uint8 [0, 255] -> float32 [0, 1]."""
+    return images.astype(jnp.float32) / 255.0
+
+
+def translate(images: jax.Array, offsets: jax.Array, radius: int) -> jax.Array:
+    """Translates image i by ``offsets[i]`` pixels (rows, columns), each in [-radius, radius], filling with zeros.
+
+    >>> x = jnp.eye(3)[None, :, :, None]
+    >>> translate(x, jnp.array([[1, 0]]), 1)[0, :, :, 0].tolist()
+    [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+    padded = jnp.pad(images, ((0, 0), (radius, radius), (radius, radius), (0, 0)))
+    size = images.shape[1:]
+    crop = lambda image, at: jax.lax.dynamic_slice(image, (radius - at[0], radius - at[1], 0), size)  # noqa: E731
+    return jax.vmap(crop)(padded, offsets)
+
+
+def make_loss(model: Model, teacher: Teacher | None) -> Callable[..., jax.Array]:
+    """Cross-entropy, mixed with distillation when there is a teacher: loss(params, x, labels, teacher logits)."""
+
+    def loss(params: Any, x: jax.Array, labels: jax.Array, logits: jax.Array | None) -> jax.Array:
+        outputs = model.apply(params, x)
+        task = optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
+        if teacher is None:
+            return task
+        heat = teacher.temperature
+        targets = jax.nn.softmax(logits / heat)
+        soft = optax.softmax_cross_entropy(outputs / heat, targets).mean() * heat**2
+        return (1.0 - teacher.weight) * task + teacher.weight * soft
+
+    return loss
+
+
+def make_step(
+    model: Model, optimizer: optax.GradientTransformationExtraArgs, *, shift: int, teacher: Teacher | None = None
+) -> Callable[..., Carry]:
+    """One training step: step(carry, images, labels, index, key, logits, number) -> carry."""
+    loss = make_loss(model, teacher)
+
+    def step(carry, images, labels, index, key, logits, number):
+        x, y = scale(images[index]), labels[index]
+        targets = None
+        place = jnp.zeros(index.shape, jnp.int32)
+        if shift:
+            offsets = jax.random.randint(key, (index.shape[0], 2), -shift, shift + 1)
+            x = translate(x, offsets, shift)
+            place = (offsets[:, 0] + shift) * (2 * shift + 1) + offsets[:, 1] + shift
+        if teacher is not None:
+            targets = logits[place, index]
+        value, gradient = jax.value_and_grad(loss)(carry.params, x, y, targets)
+        finite = jnp.stack([jnp.isfinite(jnp.sum(jnp.abs(g))) for g in jax.tree.leaves(gradient)])
+        bad = jnp.where((carry.bad < 0) & ~finite, number, carry.bad)
+        updates, state = optimizer.update(gradient, carry.optimizer, carry.params)
+        return Carry(optax.apply_updates(carry.params, updates), state, bad, carry.loss + value)
+
+    return step
+
+
+class Trainer:
+    """Runs steps of one phase; `carry` is all the state there is."""
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: optax.GradientTransformationExtraArgs,
+        train: Split,
+        sampler: Sampler,
+        *,
+        seed: int,
+        shift: int = 0,
+        teacher: Teacher | None = None,
+        loop: str = "step",
+    ):
+        self.optimizer, self.sampler, self.loop = optimizer, sampler, loop
+        self._arrays = (jnp.asarray(train.images), jnp.asarray(train.labels))
+        self._logits = teacher.logits if teacher else jnp.zeros((0,))
+        self._key = jax.random.key(seed)
+        step = make_step(model, optimizer, shift=shift, teacher=teacher)
+
+        @jax.jit
+        def one(carry, images, labels, logits, index, number, key):
+            return step(carry, images, labels, index, jax.random.fold_in(key, number), logits, number)
+
+        @jax.jit
+        def many(carry, images, labels, logits, index, numbers, key):
+            def body(carry, now):
+                return one(carry, images, labels, logits, now[0], now[1], key), None
+
+            return jax.lax.scan(body, carry, (index, numbers))[0]
+
+        self._one, self._many = one, many
+
+    def init(self, params: Any) -> Carry:
+        """A fresh carry: optimizer state from `params`, nothing bad seen."""
+        count = len(jax.tree.leaves(params))
+        params = jax.tree.map(jnp.asarray, params)
+        state = jax.jit(self.optimizer.init)(params)
+        return Carry(params, state, jnp.full((count,), -1, jnp.int32), jnp.zeros((), jnp.float32))
+
+    def run(self, carry: Carry, begin: int, end: int) -> Carry:
+        """Steps `begin` .. `end` - 1 of the phase.
+
+        Raises:
+          ValueError: If a gradient or weight became NaN or infinite, naming step and leaf.
+        """
+        images, labels = self._arrays
+        if self.loop == "scan":
+            index = np.stack([self.sampler.indices(number) for number in range(begin, end)])
+            numbers = np.arange(begin, end, dtype=np.int32)
+            carry = self._many(carry, images, labels, self._logits, index, numbers, self._key)
+        else:
+            for number in range(begin, end):
+                index = self.sampler.indices(number)
+                carry = self._one(carry, images, labels, self._logits, index, np.int32(number), self._key)
+        check_finite(carry, end)
+        return carry
+
+
+def check_finite(carry: Carry, step: int) -> None:
+    """Raises ValueError with the step and the leaf's path when a gradient or a weight is not finite."""
+    bad = np.asarray(carry.bad)
+    paths = list(trees.leaves(carry.params))
+    if (bad >= 0).any():
+        first = int(bad[bad >= 0].min())
+        leaf = paths[int(np.flatnonzero(bad == first)[0])]
+        raise ValueError(
+            f"The gradient of {leaf} is not finite at step {first}; lower the learning rate. "
+            "The last good checkpoint is kept."
+        )
+    for path, leaf in trees.leaves(carry.params).items():
+        if not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError(f"The weights of {path} are not finite at step {step}. The last good checkpoint is kept.")
+
+
+@functools.lru_cache(maxsize=64)
+def _forward(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return jax.jit(lambda params, images: apply(params, scale(images)))
+
+
+def logits_of(model: Model, params: Any, images: np.ndarray) -> np.ndarray:
+    """Outputs (images, classes) float32, computed in batches of at most 1,000."""
+    forward = _forward(model.apply)
+    parts = [forward(params, images[i : i + EVALUATION_BATCH]) for i in range(0, len(images), EVALUATION_BATCH)]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def accuracy(model: Model, params: Any, split: Split) -> float:
+    """Share of correct predictions on a split."""
+    return float((logits_of(model, params, split.images).argmax(-1) == split.labels).mean())
+
+
+def teach(model: Model, params: Any, images: np.ndarray, *, shift: int, weight: float, temperature: float) -> Teacher:
+    """Tabulates a teacher's logits at every translation, so that distillation costs no forward pass per step."""
+
+    @jax.jit
+    def forward(params: Any, batch: jax.Array, offset: jax.Array) -> jax.Array:
+        x = scale(batch)
+        if shift:
+            x = translate(x, jnp.broadcast_to(offset, (x.shape[0], 2)), shift)
+        return model.apply(params, x)
+
+    table = []
+    for offset in _offsets(shift):
+        rows = [
+            np.asarray(forward(params, images[i : i + EVALUATION_BATCH], offset))
+            for i in range(0, len(images), EVALUATION_BATCH)
+        ]
+        table.append(np.concatenate(rows))
+    return Teacher(jnp.asarray(np.stack(table)), weight, temperature)
+
+
+def _offsets(shift: int) -> Iterator[np.ndarray]:
+    for row in range(-shift, shift + 1):
+        for column in range(-shift, shift + 1):
+            yield np.array([row, column], np.int32)

@@ -1,0 +1,39 @@
+"""What every program shares: flags, the compilation cache, and errors as one sentence."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags
+
+
+def cache_compilations() -> None:
+    """Keeps compiled programs in JAX's persistent cache (``JAX_COMPILATION_CACHE_DIR`` chooses another folder)."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path(".jax_cache").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def launch(main: Callable[[list[str]], None]) -> None:
+    """Runs an absl program with ``--config`` and ``--workdir``; bad input ends it with one sentence and status 1."""
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_file("config", None, "Configuration file, e.g. configs/digits_admm.py[:profile].")
+    flags.DEFINE_string("workdir", None, "Directory of the run; the same command again resumes it.")
+    flags.mark_flags_as_required(["config", "workdir"])
+
+    def guarded(argv: list[str]) -> None:
+        try:
+            main(argv)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    try:
+        app.run(guarded)
+    except (KeyError, TypeError) as error:  # an override that names no field, or of another type
+        print(f"error: bad configuration override: {error.args[0] if error.args else error}", file=sys.stderr)
+        sys.exit(1)

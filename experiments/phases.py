@@ -1,0 +1,186 @@
+"""The phases of a compression run: what each one trains, under which transform, and what it leaves behind.
+
+    pretrain -> recover -> (prune -> retrain) per stage -> (admm -> freeze -> tune) per quantization
+
+A phase is plain data plus three functions, so that the runner in `experiments.compress` knows nothing about the methods.
+The network's zeros are its masks: a phase that must respect them reads them from the parameters it starts with.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from compressjax import channels, projections, quantizers, training, trees
+from compressjax.zoo import Model
+from experiments.schema import Admm, Config, Fit, Quantize, Stage
+
+Params = Any
+FREEZE_FRACTIONS = (0.3, 0.5, 0.7, 0.85, 0.95, 1.0)  # shares of the survivors frozen at their level, one per pass
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training phase.
+
+    Attributes:
+      name: As in the metrics, e.g. ``"stage-1/admm"``.
+      fit: Epochs, learning rates and augmentation.
+      optimizer: (parameters at the start, steps) -> transform.
+      begin: Parameters left by the phase before -> parameters to start from.
+      end: Trained parameters -> parameters to hand on.
+      artifact: Name of the file to write at the end, if any.
+      distill: Whether the dense network teaches this phase.
+    """
+
+    name: str
+    fit: Fit
+    optimizer: Callable[[Params, int], optax.GradientTransformationExtraArgs]
+    begin: Callable[[Params], Params] = lambda params: params
+    end: Callable[[Params], Params] = lambda params: params
+    artifact: str | None = None
+    distill: bool = True
+
+
+def plan(config: Config, model: Model, load: Callable[[str], Params]) -> list[Phase]:
+    """The phases of a run in order.
+
+    Args:
+      config: A checked configuration.
+      model: The dense network.
+      load: Reads back an artefact of this run by name.
+
+    Returns:
+      Phases; pure data until they are run.
+    """
+    phases = []
+    if not config.load:
+        phases.append(Phase("pretrain", config.pretrain, _plain(config.pretrain), artifact="dense.cjx", distill=False))
+    if config.widths:
+
+        def begin(params: Params) -> Params:
+            return channels.cut(params, model.chain, config.widths)
+
+        phases.append(Phase("recover", config.recover, _plain(config.recover), begin=begin, artifact="cut.cjx"))
+    for i, stage in enumerate(config.stages):
+        phases += _stage_phases(i, stage, config.solver, model)
+    for quantize in config.quantize:
+        phases += _quantize_phases(quantize, load)
+    return phases
+
+
+def stage_name(index: int) -> str:
+    """Stages are counted from 1 in names and reports."""
+    return f"stage-{index + 1}"
+
+
+def quantized_name(quantize: Quantize) -> str:
+    """Name of the artefact of a quantized stage, without suffix."""
+    widths = "".join(str(bits) for bits in quantize.bits.values())
+    return f"{stage_name(quantize.stage)}-{quantize.quantizer}-{widths}bit"
+
+
+def adam(fit: Fit, steps: int) -> optax.GradientTransformationExtraArgs:
+    """Adam with a cosine from `learning_rate` to `final_learning_rate`."""
+    schedule = optax.cosine_decay_schedule(
+        fit.learning_rate, max(steps, 1), fit.final_learning_rate / fit.learning_rate
+    )
+    return optax.with_extra_args_support(optax.adam(schedule))
+
+
+def nonzero_masks(params: Params, rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Masks of the non-zero entries of the leaves that `rules` name."""
+    known = trees.leaves(params)
+    return {path: jnp.asarray(known[path]) != 0 for path in trees.assign(rules, params)}
+
+
+def constraints(stage: Stage) -> dict[str, projections.Constraint]:
+    """The pruning sets of a stage: a cardinality for each rule."""
+    return {rule: projections.Cardinality(count) for rule, count in stage.keep.items()}
+
+
+def quantizer_rules(quantize: Quantize) -> dict[str, quantizers.Quantizer]:
+    """The level sets of the weights, by rule."""
+    kinds = {
+        "levels": quantizers.Levels,
+        "codebook": quantizers.Codebook,
+        "power_of_two": quantizers.PowerOfTwo,
+    }
+    return {rule: kinds[quantize.quantizer](bits) for rule, bits in quantize.bits.items()}
+
+
+def _plain(fit: Fit) -> Callable[[Params, int], optax.GradientTransformationExtraArgs]:
+    return lambda params, steps: adam(fit, steps)
+
+
+def _stage_phases(index: int, stage: Stage, solver: str, model: Model) -> list[Phase]:
+    rules, name = constraints(stage), stage_name(index)
+
+    def solve(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
+        if solver == "gradual_magnitude":
+            inner = training.gradual_magnitude(
+                adam(stage.prune, steps), rules, begin=0, end=math.ceil(0.75 * steps), every=max(1, steps // 60)
+            )
+        else:
+            inner = solver_admm(stage.prune, rules, steps)
+        return training.masked(inner, nonzero_masks(params, rules))
+
+    def retrain(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
+        return training.masked(adam(stage.retrain, steps), nonzero_masks(params, rules))
+
+    def remove_dead(params: Params) -> Params:
+        return channels.remove_dead(params, model.chain)[0]
+
+    return [
+        Phase(f"{name}/{solver}", stage.prune, solve, end=lambda params: projections.project(rules, params)),
+        Phase(f"{name}/retrain", stage.retrain, retrain, end=remove_dead, artifact=f"{name}.cjx"),
+    ]
+
+
+def solver_admm(
+    admm: Admm, rules: Mapping[str, projections.Constraint], steps: int
+) -> optax.GradientTransformationExtraArgs:
+    """ADMM with frequent refreshes and a half-cosine ramp of rho, or the published coarse schedule (``every=0``)."""
+    if admm.every == 0:
+        coarse = training.coarse(
+            iterations=admm.iterations,
+            steps_per_iteration=max(1, steps // admm.iterations),
+            rho=admm.rho,
+            learning_rate=admm.learning_rate,
+        )
+        return training.admm(
+            optax.adam(coarse.learning_rate), rules, rho=coarse.rho, every=coarse.every, rescale_dual=admm.rescale_dual
+        )
+    ramp = training.half_cosine(admm.initial_rho, admm.rho, steps)
+    return training.admm(adam(admm, steps), rules, rho=ramp, every=admm.every, rescale_dual=admm.rescale_dual)
+
+
+def _quantize_phases(quantize: Quantize, load: Callable[[str], Params]) -> list[Phase]:
+    rules, name = quantizer_rules(quantize), quantized_name(quantize)
+    biases = {"*/bias": quantizers.Levels(quantize.bias_bits)}
+
+    def approach(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
+        return training.masked(solver_admm(quantize.admm, rules, steps), nonzero_masks(params, rules))
+
+    def freeze(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
+        every = max(1, steps // len(FREEZE_FRACTIONS))
+        return training.gradual_freeze(adam(quantize.freeze, steps), rules, fractions=FREEZE_FRACTIONS, every=every)
+
+    def tune(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
+        return training.tied(adam(quantize.tune, steps), {**rules, **biases})
+
+    return [
+        Phase(f"{name}/admm", quantize.admm, approach, begin=lambda _: load(f"{stage_name(quantize.stage)}.cjx")),
+        Phase(f"{name}/freeze", quantize.freeze, freeze, end=lambda params: projections.project(rules, params)),
+        Phase(
+            f"{name}/tune",
+            quantize.tune,
+            tune,
+            begin=lambda params: projections.project(biases, params),
+            end=lambda params: projections.project({**rules, **biases}, params),
+            artifact=f"{name}.cjx",
+        ),
+    ]

@@ -1,0 +1,224 @@
+"""The configuration of a compression run: plain dataclasses, one field per decision.
+
+They are mutable only so that command-line overrides (``--config.pretrain.epochs=2``) can be applied; no code changes a
+configuration after `check` has accepted it.  Epochs are counted on the training split and may be fractional.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+SOLVERS = ("admm", "gradual_magnitude")
+QUANTIZERS = ("levels", "codebook", "power_of_two")
+LOOPS = ("step", "scan")
+
+
+@dataclass
+class Fit:
+    """Adam on the task loss with a cosine learning rate."""
+
+    epochs: float = 1.0
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-5
+    shift: int = 0  # augmentation: translate each image by up to this many pixels in x and y
+
+
+@dataclass
+class Admm(Fit):
+    """Training towards a constraint; the gradual-magnitude control uses the same epochs and learning rates."""
+
+    every: int = 32  # optimizer steps between refreshes of Z and U (0: the published coarse schedule)
+    rho: float = 0.05  # final penalty
+    initial_rho: float = 1e-3
+    iterations: int = 20  # coarse schedule only: number of refreshes
+    rescale_dual: bool = True
+
+
+@dataclass
+class Stage:
+    """One rung of the ladder: optional structured cut, pruning to `keep`, masked retraining."""
+
+    keep: dict[str, int]  # rule -> non-zero weights
+    prune: Admm = field(default_factory=Admm)
+    retrain: Fit = field(default_factory=Fit)
+    published: str = ""  # the figure this stage answers, e.g. "99.2 % (arXiv 1804.03294)"
+
+
+@dataclass
+class Quantize:
+    """Quantization of one stage's survivors: ADMM, gradual freezing, then tuning of the level values."""
+
+    stage: int  # index into `Config.stages`
+    bits: dict[str, int]  # rule -> bits per non-zero weight
+    quantizer: str = "codebook"
+    bias_bits: int = 6
+    admm: Admm = field(default_factory=Admm)
+    freeze: Fit = field(default_factory=Fit)
+    tune: Fit = field(default_factory=Fit)
+    published: str = ""
+
+
+@dataclass
+class Distill:
+    """Knowledge distillation from the dense network (Hinton et al., arXiv 1503.02531)."""
+
+    weight: float = 0.0  # share of the loss; 0 turns it off
+    temperature: float = 2.0
+
+
+@dataclass
+class Config:
+    """One compression run, from pretraining to files."""
+
+    dataset: str = "digits"
+    model: str = "lenet5"
+    seed: int = 0
+    validation: int = 0  # images held out of the training split; 0: the data set's default
+    batch_size: int = 128
+    load: str = ""  # a dense .cjx to start from instead of pretraining (its training is then not repeated)
+    pretrain: Fit = field(default_factory=Fit)
+    widths: tuple[int, ...] = ()  # structured cut after pretraining: units kept per hidden layer; (): no cut
+    recover: Fit = field(default_factory=Fit)  # training after the cut
+    solver: str = "admm"
+    stages: tuple[Stage, ...] = ()
+    quantize: tuple[Quantize, ...] = ()
+    distill: Distill = field(default_factory=Distill)
+    loop: str = "step"  # "step": one jitted step from Python (fast on CPU); "scan": one scanned chunk (accelerators)
+    log_every: int = 1  # epochs between metric records
+    checkpoint_every: int = 2  # epochs between checkpoints
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as JSON-ready nested dicts and lists.
+
+    >>> to_dict(Fit(epochs=2))["epochs"]
+    2
+    """
+    return typing.cast("dict[str, Any]", _jsonable(dataclasses.asdict(config)))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    return value
+
+
+def check(config: Config) -> None:
+    """Verifies types and ranges.
+
+    Raises:
+      ValueError: Naming the first field that is wrong, what it holds and what it may hold.
+
+    >>> check(Config(solver="magic"))
+    Traceback (most recent call last):
+    ...
+    ValueError: config.solver is 'magic'; choose one of admm, gradual_magnitude.
+    """
+    _check_types(config, "config")
+    _choice("config.solver", config.solver, SOLVERS)
+    _choice("config.loop", config.loop, LOOPS)
+    for name in ("batch_size", "log_every", "checkpoint_every"):
+        _least(f"config.{name}", getattr(config, name), 1)
+    for name in ("seed", "validation"):
+        _least(f"config.{name}", getattr(config, name), 0)
+    if not 0.0 <= config.distill.weight <= 1.0:
+        raise ValueError(f"config.distill.weight is {config.distill.weight}; it is a share between 0 and 1.")
+    _positive("config.distill.temperature", config.distill.temperature)
+    _check_fit("config.pretrain", config.pretrain)
+    _check_fit("config.recover", config.recover)
+    for i, stage in enumerate(config.stages):
+        at = f"config.stages[{i}]"
+        _check_admm(f"{at}.prune", stage.prune)
+        _check_fit(f"{at}.retrain", stage.retrain)
+        if not stage.keep:
+            raise ValueError(f"{at}.keep is empty; name at least one rule and its count.")
+        for rule, count in stage.keep.items():
+            _least(f"{at}.keep[{rule!r}]", count, 1)
+    for i, quantize in enumerate(config.quantize):
+        at = f"config.quantize[{i}]"
+        _choice(f"{at}.quantizer", quantize.quantizer, QUANTIZERS)
+        if not 0 <= quantize.stage < len(config.stages):
+            raise ValueError(
+                f"{at}.stage is {quantize.stage}; the run has {len(config.stages)} stages, counted from 0."
+            )
+        for rule, bits in quantize.bits.items():
+            if not 1 <= bits <= 8:
+                raise ValueError(f"{at}.bits[{rule!r}] is {bits}; use 1 to 8.")
+        if not 2 <= quantize.bias_bits <= 8:
+            raise ValueError(f"{at}.bias_bits is {quantize.bias_bits}; use 2 to 8.")
+        _check_admm(f"{at}.admm", quantize.admm)
+        _check_fit(f"{at}.freeze", quantize.freeze)
+        _check_fit(f"{at}.tune", quantize.tune)
+
+
+def _check_fit(at: str, fit: Fit) -> None:
+    _positive(f"{at}.learning_rate", fit.learning_rate)
+    _least(f"{at}.epochs", fit.epochs, 0)
+    _least(f"{at}.final_learning_rate", fit.final_learning_rate, 0)
+    if not 0 <= fit.shift <= 4:
+        raise ValueError(f"{at}.shift is {fit.shift}; use 0 to 4 pixels.")
+
+
+def _check_admm(at: str, admm: Admm) -> None:
+    _check_fit(at, admm)
+    _positive(f"{at}.rho", admm.rho)
+    _positive(f"{at}.initial_rho", admm.initial_rho)
+    _least(f"{at}.every", admm.every, 0)
+    _least(f"{at}.iterations", admm.iterations, 1)
+
+
+def _choice(at: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{at} is {value!r}; choose one of {', '.join(allowed)}.")
+
+
+def _positive(at: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{at} is {value}; it must be positive.")
+
+
+def _least(at: str, value: float, least: int) -> None:
+    if not value >= least:
+        raise ValueError(f"{at} is {value}; it must be at least {least}.")
+
+
+def _check_types(value: Any, at: str) -> None:
+    """Recursively compares a dataclass's values with its annotations."""
+    for name, hint in typing.get_type_hints(type(value)).items():
+        _check_type(getattr(value, name), hint, f"{at}.{name}")
+
+
+def _check_type(value: Any, hint: Any, at: str) -> None:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, typing.cast("type", hint)):
+            raise ValueError(f"{at} is a {type(value).__name__}; it must be a {_name(hint)}.")
+        _check_types(value, at)
+    elif origin is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise ValueError(f"{at} is a {type(value).__name__}; it must be a tuple.")
+        for i, item in enumerate(value):
+            _check_type(item, typing.get_args(hint)[0], f"{at}[{i}]")
+    elif origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{at} is a {type(value).__name__}; it must be a dict.")
+        for key, item in value.items():
+            _check_type(item, typing.get_args(hint)[1], f"{at}[{key!r}]")
+    elif origin is types.UnionType:
+        for option in typing.get_args(hint):
+            if option is type(value):
+                return
+        raise ValueError(f"{at} is a {type(value).__name__}; it must be {hint}.")
+    elif hint is float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{at} is {value!r}; it must be a number.")
+    elif isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
+        raise ValueError(f"{at} is {value!r}; it must be of type {_name(hint)}.")
+
+
+def _name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint))

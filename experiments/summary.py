@@ -1,0 +1,164 @@
+"""The report of a finished run, read back from what it left on disk.
+
+The test split is read here, once, after every choice has been made on the validation split; the networks it judges are
+the reloaded files.
+"""
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from compressjax import storage, trees
+from experiments import schema
+from experiments.fitting import accuracy, scale
+from experiments.phases import quantized_name, stage_name
+from experiments.workdir import read_metrics
+
+if TYPE_CHECKING:
+    from experiments.compress import Run
+
+BINS = 60
+
+
+def summarize(run: "Run") -> dict[str, Any]:
+    """Builds ``report.json`` (format: docs/runs.md)."""
+    config, metrics = run.config, read_metrics(run.workdir.path)
+    restored = run.workdir.restore()
+    dense = run.load("dense.cjx")
+    weights = sum(leaf.size for path, leaf in trees.leaves(dense).items() if path.endswith("kernel"))
+    parameters = sum(leaf.size for leaf in trees.leaves(dense).values())
+    stages = [_stage(run, i, stage, weights, metrics) for i, stage in enumerate(config.stages)]
+    quantized = [_quantized(run, quantize, weights, parameters) for quantize in config.quantize]
+    smallest = f"{quantized[-1]['name']}.cjx" if quantized else f"{stages[-1]['name']}.cjx" if stages else "dense.cjx"
+    run.workdir.write("model.cjx", (run.workdir.path / smallest).read_bytes())
+    return {
+        "config": schema.to_dict(config),
+        "seed": config.seed,
+        "dataset": config.dataset,
+        "splits": {"train": len(run.data.train.labels), "validation": len(run.data.validation.labels)},
+        "dense": {"weights": weights, "parameters": parameters, **_judge(run, dense), **_cost(run, dense)},
+        "stages": stages,
+        "quantized": quantized,
+        "histograms": _histograms(dense, run.load(smallest)),
+        "seconds": restored[2]["seconds"] if restored else 0.0,
+    }
+
+
+def headline(report: dict[str, Any]) -> str:
+    """The few lines a person reads first."""
+    dense = report["dense"]
+    lines = [
+        f"dense        {dense['weights']:>9,} weights            test {dense['test_accuracy']:.2%}  "
+        f"{4 * dense['parameters']:>9,} bytes"
+    ]
+    for stage in report["stages"]:
+        lines.append(
+            f"{stage['name']:<12} {stage['weights']:>9,} weights {stage['ratio']:>7.1f}x   test {stage['test_accuracy']:.2%}"
+        )
+    for item in report["quantized"]:
+        lines.append(
+            f"{item['name']}: {item['bytes']:,} bytes, {item['ratio_file']:,.0f}x smaller with everything in the file, "
+            f"{item['ratio_data']:,.0f}x counting weight values only, test {item['test_accuracy']:.2%} (reloaded file)"
+        )
+    return "\n".join(lines)
+
+
+def _judge(run: "Run", params: Any) -> dict[str, float]:
+    model = run.network(params)
+    return {
+        "validation_accuracy": accuracy(model, params, run.data.validation),
+        "test_accuracy": accuracy(model, params, run.data.test()),
+    }
+
+
+def _cost(run: "Run", params: Any) -> dict[str, Any]:
+    """Multiply-accumulates by XLA's count (dense arithmetic, so only removed units count) and measured latency."""
+    model = run.network(params)
+    forward = jax.jit(lambda params, images: model.apply(params, scale(images)))
+    image = run.data.validation.images[:1]
+    compiled = forward.lower(params, image).compile()
+    analysis = compiled.cost_analysis()
+    analysis = analysis[0] if isinstance(analysis, list) else analysis
+    params = jax.tree.map(jax.numpy.asarray, params)
+    times = []
+    for _ in range(50):
+        begin = time.perf_counter()
+        jax.block_until_ready(forward(params, image))
+        times.append(time.perf_counter() - begin)
+    return {"macs": int(analysis.get("flops", 0) // 2), "milliseconds": 1e3 * statistics.median(times[10:])}
+
+
+def _stage(run: "Run", index: int, stage: schema.Stage, weights: int, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    name = stage_name(index)
+    params = run.load(f"{name}.cjx")
+    kept = _nonzeros(params)
+    begin = [r for r in metrics if r["phase"] == f"{name}/retrain" and r["step"] == 0]
+    return {
+        "name": name,
+        "solver": run.config.solver,
+        "weights": sum(kept.values()),
+        "ratio": weights / sum(kept.values()),
+        "keep": dict(stage.keep),
+        "nonzeros": kept,
+        "widths": list(run.network(params).config["widths"]),
+        "projected_validation_accuracy": begin[0]["validation_accuracy"] if begin else None,
+        "epochs": stage.prune.epochs + stage.retrain.epochs,
+        "published": stage.published or None,
+        **_judge(run, params),
+        **_cost(run, params),
+    }
+
+
+def _quantized(run: "Run", quantize: schema.Quantize, weights: int, parameters: int) -> dict[str, Any]:
+    name = quantized_name(quantize)
+    data = (run.workdir.path / f"{name}.cjx").read_bytes()
+    params = storage.decode(data).params
+    account = storage.account(data)
+    bits = trees.assign(quantize.bits, params)
+    kept = _nonzeros(params)
+    value_bits = sum(kept[path] * width for path, width in bits.items())
+    streams = {path: dict(leaf) for path, leaf in account.streams().items()}
+    without = sum(sum(leaf.values()) for path, leaf in streams.items() if path in bits)
+    return {
+        "name": name,
+        "stage": stage_name(quantize.stage),
+        "bits": bits,
+        "bias_bits": quantize.bias_bits,
+        "file": f"{name}.cjx",
+        "bytes": len(data),
+        "weights": sum(kept.values()),
+        "nonzeros": kept,
+        "ratio_data": 32 * weights / value_bits,
+        "ratio_data_and_positions": 32 * weights / without,
+        "ratio_file": 32 * parameters / (8 * len(data)),
+        "ratio_file_without_biases": 32 * weights / (8 * len(data)),
+        "streams": streams,
+        "header_bits": account.header_bits,
+        "published": quantize.published or None,
+        **_judge(run, params),
+        **_cost(run, params),
+    }
+
+
+def _nonzeros(params: Any) -> dict[str, int]:
+    return {path: int(np.count_nonzero(leaf)) for path, leaf in trees.leaves(params).items() if path.endswith("kernel")}
+
+
+def _histograms(dense: Any, compressed: Any) -> dict[str, Any]:
+    """Histograms of each kernel before and after, non-zero weights only, on common edges."""
+    out = {}
+    after = trees.leaves(compressed)
+    for path, leaf in trees.leaves(dense).items():
+        if path.endswith("kernel"):
+            left = after[path][after[path] != 0]
+            reach = float(max(np.abs(leaf).max(), np.abs(left).max(initial=0.0)))
+            edges = np.linspace(-reach, reach, BINS + 1)
+            out[path] = {
+                "edges": edges.tolist(),
+                "dense": np.histogram(leaf, edges)[0].tolist(),
+                "compressed": np.histogram(left, edges)[0].tolist(),
+            }
+    return out

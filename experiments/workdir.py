@@ -1,0 +1,193 @@
+"""A run's directory: one writer, one configuration, records that survive any interruption.
+
+    config.json      the resolved configuration; another one in the same directory is refused
+    metrics.jsonl    one record per line, the source of truth for reports
+    checkpoints/     Orbax; each holds the arrays, the progress and the length of metrics.jsonl at that moment
+    *.cjx            artefacts, written atomically
+    report.json, report.html
+
+A checkpoint and the records it covers are one unit: on resume the records past the checkpoint are cut off and written
+again, so that an interrupted run ends with the same file as an uninterrupted one.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", ".lock"
+
+
+class Workdir:
+    """Opens (or creates) a run directory for one writer.  Use as a context manager.
+
+    Raises:
+      ValueError: If the directory cannot be written, belongs to another configuration, or another run holds it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any]):
+        self.path = Path(path).absolute()
+        self._config = config
+        self._lock: Any = None
+        self._manager: Any = None
+
+    def __enter__(self) -> "Workdir":
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / LOCK, "a")  # noqa: SIM115 - held open for the life of the run
+        except OSError as error:
+            raise ValueError(f"The workdir {self.path} cannot be written: {error.strerror}.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ValueError(
+                f"Another run is writing to {self.path}; wait for it or choose another workdir."
+            ) from error
+        try:
+            self._claim()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._manager is not None:
+            self._manager.close()
+        self._lock.close()
+
+    def _claim(self) -> None:
+        file = self.path / CONFIG
+        if file.exists():
+            try:
+                before = json.loads(file.read_text())
+            except ValueError as error:
+                raise ValueError(
+                    f"{file} is not valid JSON; remove the directory or choose another workdir."
+                ) from error
+            changed = sorted(differences(before, self._config))
+            if changed:
+                raise ValueError(
+                    f"{self.path} belongs to a run with another configuration ({', '.join(changed[:5])} differ); "
+                    "choose another workdir or restore the configuration."
+                )
+        else:
+            write_atomic(file, json.dumps(self._config, indent=1).encode())
+
+    def _checkpoints(self) -> Any:
+        if self._manager is None:
+            import orbax.checkpoint as ocp
+
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+            self._manager = ocp.CheckpointManager(self.path / CHECKPOINTS, options=options)
+        return self._manager
+
+    def save(self, number: int, arrays: Any, progress: Mapping[str, Any]) -> None:
+        """Writes checkpoint `number`: `arrays` (nested dicts of arrays) and `progress` (JSON)."""
+        import orbax.checkpoint as ocp
+
+        file = self.path / METRICS
+        covered = {**progress, "metrics_bytes": file.stat().st_size if file.exists() else 0}
+        with writing(self.path):
+            self._checkpoints().save(
+                number,
+                args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(covered)),
+            )
+
+    def restore(self) -> tuple[int, Any, dict[str, Any]] | None:
+        """The newest complete checkpoint as (number, arrays, progress), with later metric records cut off.
+
+        Returns None, and cuts all records off, if there is none.
+        """
+        import orbax.checkpoint as ocp
+
+        number = self._checkpoints().latest_step()
+        if number is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.truncate(self.path / METRICS, 0)
+            return None
+        kinds = ocp.args.Composite(arrays=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore())
+        try:
+            found = self._checkpoints().restore(number, args=kinds)
+            progress = dict(found["progress"])
+        except Exception as error:  # Orbax raises many types; the way out is the same for all
+            raise ValueError(
+                f"Checkpoint {number} in {self.path / CHECKPOINTS} cannot be read ({type(error).__name__}); "
+                "remove that checkpoint's folder to continue from the one before."
+            ) from error
+        covered = progress.pop("metrics_bytes")
+        file = self.path / METRICS
+        if covered and (not file.exists() or file.stat().st_size < covered):
+            raise ValueError(f"{file} lost records that checkpoint {number} covers; start again in another workdir.")
+        if file.exists():
+            os.truncate(file, covered)
+        return number, found["arrays"], progress
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Appends one line to the metrics."""
+        with writing(self.path), open(self.path / METRICS, "a") as file:
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Writes a file atomically and returns its path."""
+        with writing(self.path):
+            write_atomic(self.path / name, data)
+        return self.path / name
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Any:
+    """Turns a failed write (full or read-only disk) into one clear sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"Writing to {path} failed ({error.strerror}); the last complete checkpoint is kept. "
+            "Free space or fix permissions and run the same command again."
+        ) from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes `data` to a neighbour file, then renames it over `path`: readers see all of it or none."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def differences(a: Any, b: Any, at: str = "") -> set[str]:
+    """Dotted names of the entries in which two JSON values differ.
+
+    >>> sorted(differences({"x": {"y": 1}, "z": 2}, {"x": {"y": 3}, "z": 2}))
+    ['x.y']
+    """
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return {
+            name for key in {*a, *b} for name in differences(a.get(key), b.get(key), f"{at}.{key}" if at else str(key))
+        }
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return {name for i, (x, y) in enumerate(zip(a, b, strict=True)) for name in differences(x, y, f"{at}[{i}]")}
+    return set() if a == b else {at}
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads ``metrics.jsonl`` of a run directory; a truncated last line (a killed writer) is left out."""
+    file = Path(path) / METRICS
+    if not file.exists():
+        return []
+    records = []
+    for line in file.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            records.append(json.loads(line))
+    return records

@@ -1,0 +1,38 @@
+"""What every test runs under: the CPU with two devices, a compilation cache, and strict promotion.
+
+The environment is set before JAX is imported, and so holds for the programs that tests start as well; the calls to
+`jax.config.update` repeat it for the case that a pytest plugin imported JAX first.
+"""
+
+import os
+from pathlib import Path
+
+import hypothesis
+
+CACHE = Path(__file__).parent.parent / ".jax_cache"
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import jax  # noqa: E402 (the environment comes first)
+
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update("jax_num_cpu_devices", int(os.environ["JAX_NUM_CPU_DEVICES"]))
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update(
+    "jax_persistent_cache_min_compile_time_secs", float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
+)
+# A silent broadcast of (n,) against (m, n) is where a mask meets the wrong axis.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A first example pays for a compilation, so a deadline would test the machine; fixed seeds make a red run repeatable.
+hypothesis.settings.register_profile(
+    "compressjax",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("compressjax")
