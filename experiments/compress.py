@@ -3,10 +3,10 @@
     python -m experiments.compress --config=configs/digits_admm.py --workdir=runs/digits_admm
 
 Phases: pretrain (or load) -> optional structured cut -> progressive pruning (ADMM, or gradual magnitude pruning as the
-control) with masked retraining -> ADMM quantization, gradual freezing, tuning of the levels -> encode -> reload the files
--> evaluate them on the test split, once.  Running the same command again resumes; a different configuration in the same
-directory is refused.  Any field of the configuration can be overridden: --config.seed=1 --config.pretrain.epochs=2.
-A configuration may have profiles: --config=configs/digits_admm.py:tiny
+control) with masked retraining -> ADMM quantization, gradual freezing, tuning of the levels -> encode -> reload the
+files -> evaluate them on the test split, once.  Running the same command again resumes; a different configuration in
+the same directory is refused.  Any field of the configuration can be overridden: --config.seed=1
+--config.pretrain.epochs=2.  Configurations have profiles: --config=configs/digits_admm.py:tiny
 """
 
 import json
@@ -59,7 +59,7 @@ class Run:
 
         widths = list(zoo.widths_of(self.config.model, params))
         meta = {"model": self.config.model, "dataset": self.config.dataset, "widths": widths}
-        self.workdir.write(name, storage.encode(to_numpy(params), meta))
+        self.workdir.write(name, storage.encode(storage.positive_zeros(params), meta))
 
     def start(self) -> Any:
         """The parameters before the first phase: fresh, or the dense artefact that the configuration names."""
@@ -96,6 +96,9 @@ class Run:
 
     def train(self) -> None:
         """Runs all phases from wherever the directory stands."""
+        number: int
+        arrays: dict[str, Any]
+        progress: dict[str, Any]
         restored = self.workdir.restore()
         if restored is None:
             number, arrays, progress = 0, {"params": self.start()}, {"phase": 0, "step": 0, "seconds": 0.0}
@@ -204,6 +207,13 @@ def number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def plan_names(config: "Config", model: Any) -> list[str]:
+    """Names of the phases that a configuration asks for, in order."""
+    from experiments.phases import plan
+
+    return [phase.name for phase in plan(config, model, lambda name: None)]
+
+
 def events(begin: int, end: int, *every: int) -> list[int]:
     """The steps after `begin` at which something happens: multiples of each period, and `end`.
 
@@ -230,14 +240,6 @@ def unflatten(like: Any, numbered: Mapping[str, Any]) -> Any:
     import jax.numpy as jnp
 
     return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(numbered[key]) for key in sorted(numbered)])
-
-
-def to_numpy(params: Any) -> Any:
-    """The parameters as NumPy arrays."""
-    import jax
-    import numpy as np
-
-    return jax.tree.map(np.asarray, params)
 
 
 def shapes(params: Any) -> dict[str, tuple[int, ...]]:

@@ -63,7 +63,7 @@ def make_loss(model: Model, teacher: Teacher | None) -> Callable[..., jax.Array]
     def loss(params: Any, x: jax.Array, labels: jax.Array, logits: jax.Array | None) -> jax.Array:
         outputs = model.apply(params, x)
         task = optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
-        if teacher is None:
+        if teacher is None or logits is None:
             return task
         heat = teacher.temperature
         targets = jax.nn.softmax(logits / heat)
@@ -79,7 +79,15 @@ def make_step(
     """One training step: step(carry, images, labels, index, key, logits, number) -> carry."""
     loss = make_loss(model, teacher)
 
-    def step(carry, images, labels, index, key, logits, number):
+    def step(
+        carry: Carry,
+        images: jax.Array,
+        labels: jax.Array,
+        index: jax.Array,
+        key: jax.Array,
+        logits: jax.Array,
+        number: jax.Array,
+    ) -> Carry:
         x, y = scale(images[index]), labels[index]
         targets = None
         place = jnp.zeros(index.shape, jnp.int32)
@@ -120,12 +128,12 @@ class Trainer:
         step = make_step(model, optimizer, shift=shift, teacher=teacher)
 
         @jax.jit
-        def one(carry, images, labels, logits, index, number, key):
+        def one(carry: Carry, images: Any, labels: Any, logits: Any, index: Any, number: Any, key: Any) -> Carry:
             return step(carry, images, labels, index, jax.random.fold_in(key, number), logits, number)
 
         @jax.jit
-        def many(carry, images, labels, logits, index, numbers, key):
-            def body(carry, now):
+        def many(carry: Carry, images: Any, labels: Any, logits: Any, index: Any, numbers: Any, key: Any) -> Carry:
+            def body(carry: Carry, now: Any) -> tuple[Carry, None]:
                 return one(carry, images, labels, logits, now[0], now[1], key), None
 
             return jax.lax.scan(body, carry, (index, numbers))[0]

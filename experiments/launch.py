@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 def cache_compilations() -> None:
@@ -26,9 +26,11 @@ def launch(main: Callable[[list[str]], None]) -> None:
     flags.mark_flags_as_required(["config", "workdir"])
 
     def guarded(argv: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax reports every checkpoint at INFO
         try:
             main(argv)
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
 

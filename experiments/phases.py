@@ -2,7 +2,7 @@
 
     pretrain -> recover -> (prune -> retrain) per stage -> (admm -> freeze -> tune) per quantization
 
-A phase is plain data plus three functions, so that the runner in `experiments.compress` knows nothing about the methods.
+A phase is plain data plus three functions, so that the runner in `experiments.compress` knows nothing about methods.
 The network's zeros are its masks: a phase that must respect them reads them from the parameters it starts with.
 """
 
@@ -97,7 +97,7 @@ def nonzero_masks(params: Params, rules: Mapping[str, Any]) -> dict[str, Any]:
     return {path: jnp.asarray(known[path]) != 0 for path in trees.assign(rules, params)}
 
 
-def constraints(stage: Stage) -> dict[str, projections.Constraint]:
+def constraints(stage: Stage) -> dict[str, projections.Cardinality]:
     """The pruning sets of a stage: a cardinality for each rule."""
     return {rule: projections.Cardinality(count) for rule, count in stage.keep.items()}
 

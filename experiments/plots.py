@@ -4,167 +4,18 @@ Every function takes plain records (`report.json`, `metrics.jsonl`), and returns
 nothing for it.  Accuracies are shares; axes show per cent.
 """
 
-import functools
-import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-Record = Mapping[str, Any]
-P = ParamSpec("P")
-T = TypeVar("T")
+from experiments import style
+from experiments.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Record, finite, new_figure, styled
 
-# Okabe-Ito: distinguishable with every kind of colour vision.
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#d55e00",
-    "#cc79a7",
-    "#56b4e9",
-    "#c9b800",
-)
-GREY = "#8a8f98"
-CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY)
 SOLVERS = {"admm": ("ADMM", BLUE, "o"), "gradual_magnitude": ("gradual magnitude (control)", ORANGE, "s")}
-STYLE: Any = {
-    "font.size": 9.0,
-    "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": "#3a3f47",
-    "axes.titlesize": 9.0,
-    "axes.titlelocation": "left",
-    "xtick.color": "#5a606a",
-    "ytick.color": "#5a606a",
-    "axes.grid": True,
-    "grid.color": "#e8eaee",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "figure.facecolor": "white",
-    "svg.fonttype": "path",
-    "svg.hashsalt": "compressjax",  # the same records give the same file
-}
-
-
-def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """Runs a drawing function in the house style, which matplotlib reads from its settings at many moments."""
-
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **options: P.kwargs) -> T:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **options)
-
-    return drawn
-
-
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Figure, np.ndarray]:
-    """An empty figure, sizes in inches; the axes are an array (rows, columns)."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-@styled
-def render(figure: Figure, kind: str = "svg", dpi: int = 110) -> bytes:
-    """The figure as a file, without the date, so that equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
-
-
-def finite(value: Any) -> float:
-    """The number, or NaN for what is absent or not finite (an ADMM residual is infinite before the first refresh)."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
-
-
-def ratio_axis(ax: Axes, ratios: Iterable[float]) -> None:
-    """A logarithmic axis of compression ratios, labelled 10x, 20x, 50x, ..."""
-    found = [r for r in ratios if r > 0 and math.isfinite(r)] or [1.0]
-    low, high = min(found) / 1.4, max(found) * 1.5
-    ax.set_xscale("log")
-    ax.set_xlim(low, high)
-    few = math.log10(high / low) > 1.7
-    ticks = [m * 10.0**e for e in range(-1, 7) for m in ((1, 3) if few else (1, 2, 5)) if low <= m * 10.0**e <= high]
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.4g}×" if x < 1000 else f"{x:,.0f}×"))
-
-
-def percent_axis(ax: Axes) -> None:
-    """Shares shown as per cent on the y axis."""
-    low, high = ax.get_ylim()
-    digits = 2 if high - low < 0.004 else 1 if high - low < 0.05 else 0
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.{digits}f} %"))
-
-
-def accuracy_range(ax: Axes, accuracies: Iterable[float]) -> None:
-    """Room around the accuracies, never less than half a point, never above 100 %."""
-    found = [a for a in accuracies if math.isfinite(a)] or [1.0]
-    low, high = min(found), max(found)
-    pad = max(0.15 * (high - low), 0.001, (0.005 - (high - low)) / 2)
-    ax.set_ylim(low - pad, min(high + pad, 1.0 + 0.02 * (high - low + 2 * pad)))
-
-
-def dense_line(ax: Axes, accuracy: float, *, text: bool = True) -> None:
-    """A dashed line at the dense network's accuracy."""
-    ax.axhline(accuracy, color=GREY, linewidth=1.0, linestyle=(0, (5, 3)), zorder=1)
-    if not text:
-        return
-    ax.annotate(
-        f"dense {100 * accuracy:.2f} %",
-        (0.005, accuracy),
-        xycoords=("axes fraction", "data"),
-        xytext=(2, 3),
-        textcoords="offset points",
-        color="#5a606a",
-        fontsize=8,
-    )
-
-
-def published_points(ax: Axes, points: Sequence[Record], *, hollow: bool = False, label: str = "published") -> None:
-    """Stars at published (ratio, accuracy), each with its ratio; a dotted line where only the ratio was published."""
-    unique = {(p["ratio"], p.get("accuracy")) for p in points}
-    for i, (ratio, accuracy) in enumerate(sorted(unique, key=lambda point: point[0])):
-        text = f"{ratio:,.4g}×" if ratio < 1000 else f"{ratio:,.0f}×"
-        if accuracy is None:
-            ax.axvline(ratio, color=RED, linewidth=0.9, linestyle=":", zorder=1)
-            ax.annotate(
-                text,
-                (ratio, 0.98),
-                xycoords=("data", "axes fraction"),
-                xytext=(2, 0),
-                textcoords="offset points",
-                fontsize=7,
-                color=RED,
-                va="top",
-            )
-            continue
-        face = "white" if hollow else RED
-        ax.plot(ratio, accuracy, "*", color=RED, markersize=9, markerfacecolor=face, label=label, zorder=3)
-        label = "_nolegend_"
-        # Neighbours such as 71x and 85x take turns above and below.
-        above = i % 2
-        ax.annotate(
-            text,
-            (ratio, accuracy),
-            xytext=(0, 6 if above else -6),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if above else "top",
-            fontsize=7,
-            color=RED,
-        )
 
 
 @styled
@@ -195,7 +46,7 @@ def accuracy_against_ratio(report: Record, control: Sequence[Record], published:
                 ax.plot(
                     *zip(*line, strict=True), dashed, marker=marker, color=colour, markersize=5, label=name, zorder=4
                 )
-        ratio_panel(ax, [s["ratio"] for s in stages], points, "fewer weights")
+        style.ratio_panel(ax, [s["ratio"] for s in stages], points, "fewer weights")
     if quantized:
         ax, points = next(panels), [p for p in known if p.get("kind") != "pruning"]
         for i, item in enumerate(quantized):
@@ -206,25 +57,15 @@ def accuracy_against_ratio(report: Record, control: Sequence[Record], published:
             name = "" if i else "weight values only"
             ax.plot(values, y, "D", color=GREEN, markersize=6, markerfacecolor="white", label=name, zorder=5)
         ratios = [item[key] for item in quantized for key in ("ratio_file", "ratio_data")]
-        ratio_panel(ax, ratios, points, "smaller on disk, against float32")
+        style.ratio_panel(ax, ratios, points, "smaller on disk, against float32")
     reached = [item["test_accuracy"] for item in [*stages, *quantized]]
-    accuracy_range(axes[0, 0], [dense, *reached, *known_accuracies(known)])
-    dense_line(axes[0, 0], dense)
+    style.accuracy_range(axes[0, 0], [dense, *reached, *style.known_accuracies(known)])
+    style.dense_line(axes[0, 0], dense)
     for ax in axes[0, 1:]:
-        dense_line(ax, dense, text=False)
-    percent_axis(axes[0, 0])
+        style.dense_line(ax, dense, text=False)
+    style.percent_axis(axes[0, 0])
     axes[0, 0].set_ylabel("test accuracy")
     return figure
-
-
-def ratio_panel(ax: Axes, ratios: Sequence[float], points: Sequence[Record], label: str) -> None:
-    """Published points, the ratio axis and the legend of a panel that already holds its own points."""
-    published_points(ax, [p for p in points if p.get("kind") != "data"], label="published")
-    data = [p for p in points if p.get("kind") == "data"]
-    published_points(ax, data, hollow=True, label="published, values only")
-    ratio_axis(ax, [*ratios, *(p["ratio"] for p in points)])
-    ax.set_xlabel(label)
-    _legend(ax)
 
 
 @styled
@@ -239,7 +80,7 @@ def keep_counts(report: Record) -> Figure | None:
     figure, axes = new_figure(7.6, 3.1)
     ax = axes[0, 0]
     ends = {}
-    for path, colour in zip(paths, colours(paths), strict=True):
+    for path, colour in zip(paths, style.colours(paths), strict=True):
         counts = ([dense.get(path, math.nan)] if dense else []) + [s["nonzeros"].get(path, math.nan) for s in stages]
         positive = [finite(c) if c else math.nan for c in counts]
         ax.plot(range(len(names)), positive, "o-", color=colour, markersize=4, linewidth=1.4)
@@ -268,7 +109,7 @@ def residuals(metrics: Sequence[Record]) -> Figure | None:
         (axes[1, 0], "dual", "dual: ‖Z⁺ − Z‖ / ‖U‖"),
     ):
         _shade(ax, groups, labels=key == "primal")
-        for path, colour in zip(paths, colours(paths), strict=True):
+        for path, colour in zip(paths, style.colours(paths), strict=True):
             x, y, phase = [], [], None
             for step, r in rows:
                 if r["phase"] != phase:  # no line across the phases between
@@ -318,7 +159,7 @@ def bytes_by_stream(item: Record) -> Figure | None:
     ax.grid(visible=False, axis="y")
     ax.set_xlabel("bytes")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    _legend(ax, loc="best")
+    style.legend(ax, loc="best")
     return figure
 
 
@@ -452,18 +293,3 @@ def _end_labels(ax: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
         places.append(max(wanted, places[-1] + gap) if places else wanted)
     for label, place in zip(shown, places, strict=True):
         ax.annotate(label, (1.01, place), xycoords="axes fraction", va="center", fontsize=8, color=ends[label][1])
-
-
-def _legend(ax: Axes, **options: Any) -> None:
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(**({"loc": "best"} | options))
-
-
-def colours(names: Sequence[str]) -> list[str]:
-    """One colour per name, in the order of the cycle."""
-    return [CYCLE[i % len(CYCLE)] for i in range(len(names))]
-
-
-def known_accuracies(points: Iterable[Record]) -> list[float]:
-    """The accuracies among published figures that state one."""
-    return [p["accuracy"] for p in points if p.get("accuracy") is not None]

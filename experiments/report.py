@@ -8,7 +8,6 @@ what a run did not do is left out, and a missing control is said to be missing.
 
 import base64
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
+
+from experiments.text import bits, count, duration, number, percent, size, times
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,21 +28,21 @@ Column = tuple[str, Callable[[Record], str]]
 CSS = """
 :root { color-scheme: light; --ink: #22262d; --soft: #6b7280; --line: #e5e7eb; --accent: #0072b2; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 2.2rem 1.4rem 4rem; color: var(--ink); background: #fff;
+body { margin: 0 auto; max-width: 64rem; padding: 2.2rem 1.4rem 4rem; color: var(--ink); background: #fff;
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
 h1 { font-size: 1.5rem; margin: 0; letter-spacing: -0.01em; }
 h2 { font-size: 1.05rem; margin: 2.6rem 0 0.6rem; }
 p { margin: 0.5rem 0; } .soft { color: var(--soft); font-size: 0.9rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.2rem, 1fr)); gap: 0.7rem; margin: 1.3rem 0 0; }
-.card { border: 1px solid var(--line); border-radius: 8px; padding: 0.7rem 0.9rem; }
+.cards { display: flex; flex-wrap: wrap; gap: 0.7rem; margin: 1.3rem 0 0; }
+.card { flex: 1 1 7.8rem; border: 1px solid var(--line); border-radius: 8px; padding: 0.7rem 0.9rem; }
 .card b { display: block; font-size: 1.45rem; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums; }
 .card span { display: block; color: var(--soft); font-size: 0.8rem; line-height: 1.35; }
 .card.first b { color: var(--accent); }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 0.86rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: 100%; font-size: 0.83rem; font-variant-numeric: tabular-nums; }
 th { text-align: right; font-weight: 600; color: var(--soft); vertical-align: bottom; }
-th, td { padding: 0.32rem 0.6rem; border-bottom: 1px solid var(--line); }
-td { text-align: right; white-space: nowrap; } td.text { white-space: normal; min-width: 7rem; }
+th, td { padding: 0.32rem 0.5rem; border-bottom: 1px solid var(--line); }
+td { text-align: right; white-space: nowrap; } td.text { white-space: normal; }
 th.text, td.text { text-align: left; }
 figure { margin: 0; } figure img { width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: 0.85rem; margin-top: 0.2rem; }
@@ -243,14 +244,16 @@ def _tables(report: Record, control: Sequence[Record]) -> list[str]:
     out = []
     if report["stages"]:
         first = {"name": "dense", "ratio": 1.0, **report["dense"]}
-        out += [
-            "<h2>Stages</h2>",
-            table(STAGES, [first, *report["stages"], *control], ("stage", "method", "published")),
-        ]
+        rows = [*report["stages"], *control]
+        solvers = list(dict.fromkeys(str(row.get("solver")) for row in rows))
+        title, columns = "Stages", STAGES
+        if len(solvers) == 1:  # one word in the title instead of a column of it
+            title = f"Stages: {METHODS.get(solvers[0], solvers[0])}"
+            columns = tuple(column for column in STAGES if column[0] != "method")
+        out += [f"<h2>{escape(title)}</h2>", table(columns, [first, *rows], ("stage", "method", "published"))]
         notes = (
             "MACs are counted on the remaining units with dense arithmetic; milliseconds are measured on this machine."
         )
-        solvers = {stage.get("solver") for stage in [*report["stages"], *control]}
         if "gradual_magnitude" not in solvers:
             notes += (
                 " The control (gradual magnitude pruning at the same epochs) is not part of this run: "
@@ -268,7 +271,7 @@ def _tables(report: Record, control: Sequence[Record]) -> list[str]:
 
 
 def _plots(report: Record, metrics: Sequence[Record], control: Sequence[Record]) -> list[str]:
-    from experiments import plots
+    from experiments import plots, style
     from experiments.published import published
 
     config = report.get("config") or {}
@@ -277,7 +280,7 @@ def _plots(report: Record, metrics: Sequence[Record], control: Sequence[Record])
 
     def add(title: str, figure: "Figure | None", caption: str) -> None:
         if figure is not None:
-            data = base64.b64encode(plots.render(figure)).decode()
+            data = base64.b64encode(style.render(figure)).decode()
             out.append(
                 f'<h2>{escape(title)}</h2><figure><img alt="{escape(title)}" src="data:image/svg+xml;base64,{data}">'
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
@@ -311,77 +314,11 @@ def _sources(known: Sequence[Record], files: bool) -> str:
     shown = [p for p in known if files or p.get("kind") == "pruning"]
     if not shown:
         return ""
-    listed = "; ".join(f"{times(p['ratio'])} {p['label']}" for p in sorted(shown, key=lambda p: p["ratio"]))
+    listed = "; ".join(f"{p['ratio']:,.5g}× {p['label']}" for p in sorted(shown, key=lambda p: p["ratio"]))
     dotted = (
         " A dotted line is a ratio published without its accuracy." if any(not p.get("accuracy") for p in shown) else ""
     )
     return f" Published: {listed}.{dotted}"
-
-
-def percent(value: Any) -> str:
-    """A share as per cent.
-
-    >>> percent(0.99234), percent(None)
-    ('99.23 %', '–')
-    """
-    return f"{100 * value:.2f} %" if _is_number(value) else "–"
-
-
-def times(value: Any) -> str:
-    """A ratio.
-
-    >>> times(1.0), times(84.96), times(1910.2)
-    ('1×', '85.0×', '1,910×')
-    """
-    if not _is_number(value):
-        return "–"
-    return "1×" if value == 1 else f"{value:,.0f}×" if value >= 100 else f"{value:.1f}×"
-
-
-def count(value: Any) -> str:
-    """A whole number with separators."""
-    return f"{value:,.0f}" if _is_number(value) else "–"
-
-
-def number(value: Any) -> str:
-    """A number with three digits, or more before the point."""
-    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}") if _is_number(value) else "–"
-
-
-def size(value: float) -> str:
-    """Bytes in units of 1000.
-
-    >>> size(999), size(4321), size(1_724_320)
-    ('999 bytes', '4.3 kB', '1.7 MB')
-    """
-    return (
-        f"{value:,.0f} bytes" if value < 1000 else f"{value / 1e3:.1f} kB" if value < 1e6 else f"{value / 1e6:.1f} MB"
-    )
-
-
-def bits(widths: Mapping[str, int]) -> str:
-    """Bits per layer, once if they are all equal.
-
-    >>> bits({"conv1/kernel": 3, "fc1/kernel": 2}), bits({"a": 3, "b": 3})
-    ('3–2', '3')
-    """
-    values = list(widths.values())
-    return "–".join(str(v) for v in (values[:1] if len(set(values)) == 1 else values))
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours.
-
-    >>> duration(48), duration(700), duration(8000)
-    ('48 seconds', '12 minutes', '2.2 hours')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def main(argv: list[str]) -> None:

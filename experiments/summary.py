@@ -56,7 +56,8 @@ def headline(report: dict[str, Any]) -> str:
     ]
     for stage in report["stages"]:
         lines.append(
-            f"{stage['name']:<12} {stage['weights']:>9,} weights {stage['ratio']:>7.1f}x   test {stage['test_accuracy']:.2%}"
+            f"{stage['name']:<12} {stage['weights']:>9,} weights {stage['ratio']:>7.1f}x   "
+            f"test {stage['test_accuracy']:.2%}"
         )
     for item in report["quantized"]:
         lines.append(
@@ -80,7 +81,7 @@ def _cost(run: "Run", params: Any) -> dict[str, Any]:
     forward = jax.jit(lambda params, images: model.apply(params, scale(images)))
     image = run.data.validation.images[:1]
     compiled = forward.lower(params, image).compile()
-    analysis = compiled.cost_analysis()
+    analysis = compiled.cost_analysis() or {}
     analysis = analysis[0] if isinstance(analysis, list) else analysis
     params = jax.tree.map(jax.numpy.asarray, params)
     times = []

@@ -37,7 +37,7 @@ class Workdir:
     def __enter__(self) -> "Workdir":
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / LOCK, "a")  # noqa: SIM115 - held open for the life of the run
+            self._lock = open(self.path / LOCK, "a")  # held open for the life of the run
         except OSError as error:
             raise ValueError(f"The workdir {self.path} cannot be written: {error.strerror}.") from error
         try:

@@ -23,10 +23,17 @@ class Remote:
 
 def search_folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
     """The folders where the files of data set `name` may lie, in the order of search."""
-    import pooch
-
-    roots = [root, os.environ.get(ENVIRONMENT), pooch.os_cache("compressjax")]
+    roots = [root, os.environ.get(ENVIRONMENT), _cache()]
     return [Path(folder) / name for folder in roots if folder]
+
+
+def _cache() -> Path | None:
+    """The user's cache directory, or None without pooch: files at hand are read all the same."""
+    try:
+        import pooch
+    except ImportError:
+        return None
+    return Path(pooch.os_cache("compressjax"))
 
 
 def fetch(name: str, remotes: Sequence[Remote], folders: Sequence[Path]) -> Path:
@@ -34,8 +41,15 @@ def fetch(name: str, remotes: Sequence[Remote], folders: Sequence[Path]) -> Path
 
     Raises:
       FileNotFoundError: If a file can be had from no mirror; says what was looked for, where, and what to do.
+      ImportError: If pooch is not installed.
     """
-    import pooch
+    try:
+        import pooch
+    except ImportError as error:
+        raise ImportError(
+            f"Data set {name!r} is in none of the folders ({', '.join(map(str, folders))}), and downloading it needs "
+            f"the package pooch: install it, or set {ENVIRONMENT} to the folder above a folder {name!r} with the files."
+        ) from error
 
     target = folders[-1]
     for remote in remotes:

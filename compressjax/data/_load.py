@@ -22,7 +22,12 @@ from compressjax.data._idx import read_idx
 
 
 class Split(NamedTuple):
-    """Images and their labels, row by row."""
+    """Images and their labels, row by row.
+
+    >>> split = Split(np.zeros((2, 28, 28, 1), np.uint8), np.array([3, 7], np.int32))
+    >>> split.labels[0]
+    np.int32(3)
+    """
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, " n"]
@@ -38,6 +43,10 @@ class Dataset:
       train: What training sees.
       validation: What every choice is made on; shares no image with `train`.
       test: Reads the test split, once; further calls return the same arrays.  For the final number only.
+
+    >>> dataset = load("digits", validation=100)
+    >>> dataset.classes, len(dataset.train.labels), len(dataset.validation.labels)
+    (10, 1337, 100)
     """
 
     name: str

@@ -1,6 +1,7 @@
 """Masks: scores and a budget become boolean arrays; budgets over layers; ramps over time."""
 
+from compressjax.masks._allocate import allocate, erk, global_, uniform
 from compressjax.masks._apply import apply, from_scores, top_k_mask
 from compressjax.masks._ramp import cubic, linear
 
-__all__ = ["apply", "cubic", "from_scores", "linear", "top_k_mask"]
+__all__ = ["allocate", "apply", "cubic", "erk", "from_scores", "global_", "linear", "top_k_mask", "uniform"]

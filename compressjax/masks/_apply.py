@@ -5,7 +5,6 @@ A mask is a boolean array, True where a weight lives; masks of a network are a l
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Shaped
 
@@ -29,6 +28,7 @@ def top_k_mask(score: Shaped[Array, "..."], count: int | Int[Array, ""]) -> Bool
 
     >>> top_k_mask(jnp.array([0.1, 0.7, 0.7, 0.3]), 1)
     Array([False,  True, False, False], dtype=bool)
+    >>> import jax
     >>> jax.jit(top_k_mask)(jnp.array([0.1, 0.7, 0.7, 0.3]), 3).tolist()
     [False, True, True, True]
     """

@@ -16,7 +16,9 @@ def _progress(step: int | Int[Array, ""], begin: int, end: int) -> Float[Array, 
     return jnp.clip((jnp.asarray(step) - begin).astype(jnp.float32) / (end - begin), 0.0, 1.0)
 
 
-def cubic(step: int | Int[Array, ""], begin: int, end: int, initial: float, final: float) -> Float[Array, ""]:
+def cubic(
+    step: int | Int[Array, ""], begin: int, end: int, initial: float | Float[Array, ""], final: float
+) -> Float[Array, ""]:
     """Moves fast at first and slowly at the end: removes many weights while many are spare.
 
     Args:
@@ -38,7 +40,9 @@ def cubic(step: int | Int[Array, ""], begin: int, end: int, initial: float, fina
     return jnp.float32(final) + jnp.float32(initial - final) * (1.0 - _progress(step, begin, end)) ** 3
 
 
-def linear(step: int | Int[Array, ""], begin: int, end: int, initial: float, final: float) -> Float[Array, ""]:
+def linear(
+    step: int | Int[Array, ""], begin: int, end: int, initial: float | Float[Array, ""], final: float
+) -> Float[Array, ""]:
     """Moves at constant speed; arguments and errors as for `cubic`.
 
     >>> [float(linear(step, 0, 2, initial=1.0, final=0.0)) for step in (0, 1, 2, 3)]

@@ -1,7 +1,27 @@
 """Constraints: closed sets of tensors with an exact Euclidean projection, and their use on parameter trees."""
 
 from compressjax.projections._base import Constraint
+from compressjax.projections._both import Both
 from compressjax.projections._cardinality import Cardinality
+from compressjax.projections._groups import Block, BlockPunched, Channels, Columns, Filters
+from compressjax.projections._low_rank import LowRank
+from compressjax.projections._nm import NM
+from compressjax.projections._pattern import Pattern
 from compressjax.projections._tree import Joint, project, supports
 
-__all__ = ["Cardinality", "Constraint", "Joint", "project", "supports"]
+__all__ = [
+    "NM",
+    "Block",
+    "BlockPunched",
+    "Both",
+    "Cardinality",
+    "Channels",
+    "Columns",
+    "Constraint",
+    "Filters",
+    "Joint",
+    "LowRank",
+    "Pattern",
+    "project",
+    "supports",
+]

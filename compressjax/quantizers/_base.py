@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from compressjax.projections._select import order_key
+from compressjax.projections._select import order_key, scale_of
 
 # Up to this many sorted items a fit is exact by a sweep; above it, XLA:CPU's sort costs more than the histogram fit.
-SWEEP_LIMIT = 1 << 18
+SWEEP_LIMIT = 1 << 16
 
 # `nearest` compares with every level up to this many (one fused pass) and searches in the sorted levels above it.
 _UNROLLED = 16
@@ -29,6 +29,13 @@ def check_bits(bits: int, least: int = 1, most: int = 8) -> None:
 def working(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x` in the dtype of the arithmetic: float32, or float64 if it has it already."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def unit(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, ""]]:
+    """`working(x)` divided by a power of two near its largest magnitude, and that power: squares stay in range."""
+    wide = working(x)
+    scale = scale_of(wide)
+    return wide / scale, scale
 
 
 def rounded(values: Float[Array, "..."], dtype: DTypeLike) -> Float[Array, "..."]:

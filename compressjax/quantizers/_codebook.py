@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from compressjax.quantizers._base import check_bits, distinct, histogram, nearest, rounded, working
+from compressjax.quantizers._base import check_bits, distinct, histogram, nearest, rounded, unit
 
 _CELLS = 512
 
@@ -51,13 +51,13 @@ class Codebook:
         """The 2^bits centroids, sorted; a tensor with fewer distinct non-zeros has its largest value repeated."""
         clusters = 1 << self.bits
         exact, member = distinct(x, clusters)
-        value = working(x).reshape(-1)
+        value, unit_ = unit(x.reshape(-1))
         if value.size <= _CELLS:
             value = jnp.sort(value)
             levels = _optimum((value != 0).astype(value.dtype), value, clusters)
         else:
             levels = _lloyd(value, _coarse(value, clusters))
-        levels = rounded(levels, x.dtype)
+        levels = rounded(levels * unit_, x.dtype)
         # A centroid at exactly zero would prune its cluster: move it to the smallest normal number.
         levels = jnp.where(levels == 0, jnp.finfo(x.dtype).tiny, levels)
         return jnp.where(member, exact, jnp.sort(levels))

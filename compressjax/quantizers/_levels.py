@@ -3,9 +3,9 @@
     S = {z : every non-zero z_i is one of +-q, +-2q, ..., +-m q},  m = 2^(bits-1), for some q > 0
 
 The zero code is not needed because pruned weights are not stored.  The nearest point for a given q rounds |x| / q and
-clips it to [1, m].  The best q minimises E(q) = sum (|x_i| - q k_i)^2 over the non-zeros.  For fixed codes k the optimum
-is q = B / C with B = sum k_i |x_i| and C = sum k_i^2, and E = sum x_i^2 - B^2 / C; the codes change only at the
-breakpoints q = |x_i| / (k + 1/2).  So the sweep over sorted breakpoints, taking the largest B^2 / C, is exact.
+clips it to [1, m].  The best q minimises E(q) = sum (|x_i| - q k_i)^2 over the non-zeros.  For fixed codes k the
+optimum is q = B / C with B = sum k_i |x_i| and C = sum k_i^2, and E = sum x_i^2 - B^2 / C; the codes change only at
+the breakpoints q = |x_i| / (k + 1/2).  So the sweep over sorted breakpoints, taking the largest B^2 / C, is exact.
 
 Source: Ren et al., "ADMM-NN: An Algorithm-Hardware Co-Design Framework of DNNs Using Alternating Direction Method of
 Multipliers", ASPLOS 2019 (arXiv 1812.11677), which searches q over an interval.
@@ -28,6 +28,7 @@ from compressjax.quantizers._base import (
     histogram,
     nearest,
     rounded,
+    unit,
     working,
 )
 
@@ -36,7 +37,7 @@ from compressjax.quantizers._base import (
 class Levels:
     """Non-zero entries are +-q, +-2q, ..., +-2^(bits-1) q, with one scale q per tensor.
 
-    The fit is exact (to float32 rounding) while the number of entries times ``2^(bits-1) - 1`` is at most 2^18; larger
+    The fit is exact (to float32 rounding) while the number of entries times ``2^(bits-1) - 1`` is at most 2^16; larger
     tensors are fitted on a histogram with bins of 1/128 relative width and refined by alternation on all entries.
 
     Args:
@@ -92,7 +93,8 @@ class Levels:
         if self.scale is not None:
             return jnp.asarray(self.scale, x.dtype)
         exact, member = _exact_scale(x, self.codes)
-        return jnp.where(member, exact, rounded(_best_scale(working(jnp.abs(x)).reshape(-1), self.codes), x.dtype))
+        size, unit_ = unit(jnp.abs(x).reshape(-1))
+        return jnp.where(member, exact, rounded(_best_scale(size, self.codes) * unit_, x.dtype))
 
 
 def _multiples(scale: Float[Array, "..."], codes: int) -> Float[Array, "... codes"]:
@@ -123,8 +125,9 @@ def _exact_scale(x: Float[Array, "..."], codes: int) -> tuple[Float[Array, ""], 
 
     hit = jnp.ones(candidate.shape, bool)
     hit = lax.fori_loop(0, codes, lambda i, hit: hit & found(values[i]), hit)
-    # A candidate below the normal range would be flushed to zero by XLA and match by accident.
-    hit = hit & (candidate >= jnp.finfo(x.dtype).tiny) & jnp.isfinite(candidate)
+    # XLA:CPU flushes float32 numbers below the normal range to zero, which would match by accident.
+    least = max(float(jnp.finfo(x.dtype).smallest_subnormal), float(jnp.finfo(jnp.float32).tiny))
+    hit = hit & (working(candidate) >= least) & jnp.isfinite(candidate)
     member = few & jnp.any(hit)
     scale = jnp.max(jnp.where(hit, candidate, jnp.zeros_like(candidate)))
     return jnp.where(member, scale, jnp.ones_like(scale)), member

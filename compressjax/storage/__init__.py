@@ -2,7 +2,7 @@
 
 from compressjax.storage import bits as bits
 from compressjax.storage._account import Account, LeafAccount, account
-from compressjax.storage._artifact import Artifact, decode, encode, load, save
+from compressjax.storage._artifact import Artifact, decode, encode, load, positive_zeros, save
 from compressjax.storage._positions import CODECS as POSITION_CODECS
 from compressjax.storage._positions import PositionCodec
 
@@ -17,5 +17,6 @@ __all__ = [
     "decode",
     "encode",
     "load",
+    "positive_zeros",
     "save",
 ]

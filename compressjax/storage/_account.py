@@ -98,9 +98,13 @@ class Account:
         return sum(leaf.codebook for leaf in self.leaves)
 
     @property
-    def header(self) -> int:
+    def header_bits(self) -> int:
         """Bits of everything else: the file's header and the leaves'."""
         return self.file_header + sum(leaf.header for leaf in self.leaves)
+
+    def streams(self) -> dict[str, dict[str, int]]:
+        """Bits of values, positions and codebook by leaf; with `header_bits` they sum to the file's."""
+        return {leaf.path: {stream: getattr(leaf, stream) for stream in STREAMS[:3]} for leaf in self.leaves}
 
     def ratio_data(self, dense_weights: int, *, biases: bool = False) -> float:
         """32 x dense weights / bits of values: what the literature's headlines report.

@@ -24,6 +24,7 @@ import numpy as np
 from compressjax import trees
 from compressjax.storage import _leaf, _positions, _text
 from compressjax.storage._coder import Reader, Writer, padding_for
+from compressjax.storage._dtypes import is_float
 from compressjax.storage._positions import PositionCodec
 
 MAGIC = b"cjx"
@@ -65,6 +66,7 @@ def encode(
     """Compresses a parameter tree to bytes; `decode` restores every bit.
 
     Per leaf the smallest of all combinations of structure (dropped slices), position codec and value codec is taken.
+    The sign of -0.0 is kept too, and costs as much as any non-zero: see `positive_zeros`.
 
     Args:
       tree: Nested dictionaries (or any pytree) of arrays: floats, integers, booleans; scalars and empty arrays too.
@@ -259,6 +261,31 @@ def _as_array(leaf: Any, path: str) -> np.ndarray:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     except Exception as error:  # typed PRNG keys, arrays of other processes, arbitrary objects
         raise ValueError(f"Leaf {path!r} is not an array that can be stored: {error}") from error
+
+
+def positive_zeros(tree: trees.Tree) -> trees.Tree:
+    """The tree with every -0.0 replaced by 0.0, as NumPy arrays.
+
+    A negative weight times a zero of a mask is -0.0.  `encode` keeps every bit, so such an entry is a non-zero to it
+    with a position and a value of its own: a pruned network should pass through here first.  The result compares equal.
+
+    Args:
+      tree: Any pytree of arrays.
+
+    Returns:
+      The same structure; arrays without -0.0 are not copied.
+
+    >>> positive_zeros({"kernel": np.array([-0.0, -1.0], np.float32)})
+    {'kernel': array([ 0., -1.], dtype=float32)}
+    """
+
+    def clean(leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        if not is_float(array.dtype) or not np.any((array == 0) & np.signbit(array)):
+            return array
+        return np.where(array == 0, np.zeros((), array.dtype), array)
+
+    return jax.tree.map(clean, tree)
 
 
 def _addressable(tree: trees.Tree) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _ELEMENTS_PER_BYTE = 512
 
 
 def information(weights: np.ndarray) -> np.ndarray:
-    """Bits per symbol of a categorical model, -log2 p, with the floor of 2^-24 that the coder adds to each of n symbols."""
+    """Bits per symbol of a categorical model, -log2 p, with the floor of 2^-24 that the coder grants every symbol."""
     floor = 2.0**-_PRECISION
     return -np.log2(weights / weights.sum() * (1 - weights.size * floor) + floor)
 
@@ -179,7 +179,7 @@ class Reader:
         cost = information(weights)
         self.afford(count, float(cost.min()))
         model = _model(weights)
-        out = np.empty(count, kind)
+        out: np.ndarray = np.empty(count, kind)
         for start in range(0, count, _CHUNK):
             part = self._decode(model, min(_CHUNK, count - start))
             self._spend(float(np.bincount(part, minlength=weights.size) @ cost))

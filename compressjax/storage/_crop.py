@@ -71,7 +71,9 @@ def options(mask: np.ndarray, shape: tuple[int, ...]) -> list[Crop]:
     for mode in modes:
         view = _view(mode, shape)
         grid = mask.reshape(view)
-        kept = tuple(grid.any(axis=tuple(a for a in range(len(view)) if a != axis)) for axis in range(len(view)))
+        kept = tuple(
+            np.asarray(grid.any(axis=tuple(a for a in range(len(view)) if a != axis))) for axis in range(len(view))
+        )
         if not all(flags.all() for flags in kept):
             out.append(Crop(mode, kept, view))
     return out

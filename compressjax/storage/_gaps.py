@@ -2,8 +2,8 @@
 
 If each of N entries is non-zero with probability k/N, independently, the run of zeros g before a non-zero is geometric,
 P(g) ~ x^g with x = 1 - k/N.  Write g in base 256: x^g is the product of (x^(256^i))^(digit i), so the digits are
-*independent*, digit i again (truncated) geometric with parameter x^(256^i).  Coding each digit with its own table of 256
-symbols therefore costs exactly the entropy of iid positions, about N H(k/N) bits, in time proportional to k, not N.
+*independent*, digit i again (truncated) geometric with parameter x^(256^i).  Coding each digit with its own table of
+256 symbols therefore costs exactly the entropy of iid positions, about N H(k/N) bits, in time proportional to k, not N.
 Only k itself (log2(N + 1) bits) and the number of digits of the largest gap (2 bits) are stored beside them.
 
 Reference: Golomb, "Run-length encodings", IEEE Trans. Inf. Theory 1966.

@@ -1,7 +1,8 @@
 """One leaf: shape and dtype, the choice of codecs, and the reverse.
 
-A leaf is stored as crop, support, values.  The support is *empty* (all zero), *full* (every entry of the block is stored,
-zeros too) or one of the position codecs.  Each combination's size is computed from formulas; the smallest is written.
+A leaf is stored as crop, support, values.  The support is *empty* (all zero), *full* (every entry of the block is
+stored, zeros too) or one of the position codecs.  Each combination's size is computed from formulas; the smallest is
+written.
 """
 
 import math

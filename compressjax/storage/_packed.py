@@ -1,9 +1,9 @@
 """Fixed-width position codecs: relative index with fillers, and compressed sparse rows.
 
-Relative index (Han et al., "Deep Compression", ICLR 2016): each non-zero stores the run of zeros before it in g bits.  The
-largest field value 2^g - 1 is a filler: it stands for 2^g - 1 zeros and no value follows.  (The published accounting,
-`compressjax.storage.bits.relative_index`, gives fillers a value field too; positions here do not depend on values, so
-a filler costs g bits only.)  The width is scanned per leaf.
+Relative index (Han et al., "Deep Compression", ICLR 2016): each non-zero stores the run of zeros before it in g bits.
+The largest field value 2^g - 1 is a filler: it stands for 2^g - 1 zeros and no value follows.  (The published
+accounting, `compressjax.storage.bits.relative_index`, gives fillers a value field too; positions here do not depend on
+values, so a filler costs g bits only.)  The width is scanned per leaf.
 """
 
 import math
@@ -54,7 +54,10 @@ def unpack(data: memoryview | bytes, count: int, width: int) -> np.ndarray:
 
 def _fields(gaps: np.ndarray, width: int) -> int:
     """Number of fields, k + fillers."""
-    return gaps.size + int(np.sum(gaps // np.uint32(2**width - 1), dtype=np.int64))
+    filler = np.uint32(2**width - 1)
+    return gaps.size + sum(
+        int(np.sum(gaps[start : start + _CHUNK] // filler, dtype=np.int64)) for start in range(0, gaps.size, _CHUNK)
+    )
 
 
 def _width(gaps: np.ndarray, size: int) -> tuple[int, int]:

@@ -133,7 +133,7 @@ class Csr:
     name: str = "csr"
 
     def cost(self, support: Support) -> float:
-        """k ceil(log2 columns) + (rows + 1) ceil(log2(k + 1)); leaves without a last axis do not apply."""
+        """Fields of k ceil(log2 columns) + (rows + 1) ceil(log2(k + 1)); leaves without a last axis do not apply."""
         return _packed.csr_cost(support.shape, support.count)
 
     def write(self, writer: Writer, support: Support) -> None:

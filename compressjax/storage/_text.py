@@ -19,7 +19,7 @@ _LENET300 = "fc1/bias\nfc1/kernel\nfc2/bias\nfc2/kernel\nfc3/bias\nfc3/kernel"
 _LENET5 = "conv1/bias\nconv1/kernel\nconv2/bias\nconv2/kernel\nfc1/bias\nfc1/kernel\nfc2/bias\nfc2/kernel"
 # Deflate finds the longest match and writes its distance from the end: the most useful strings come last.
 _DICTIONARY = (
-    '/embedding\n/scale\n/bias\n/kernel\nbatch_stats/BatchNorm_0/mean\nbatch_stats/BatchNorm_0/var\nparams/Dense_0/bias\n'
+    "/embedding\n/scale\n/bias\n/kernel\nbatch_stats/BatchNorm_0/mean\nbatch_stats/BatchNorm_0/var\nparams/Dense_0/bias\n"
     "params/Conv_0/kernel\nlayers_0/block_0/norm/scale\nattention/query/key/value/out/mlp/\n"
     "conv3/bias\nconv3/kernel\nconv4/bias\nconv4/kernel\nconv5/bias\nconv5/kernel\nfc4/bias\nfc4/kernel"
     '"accuracy":0.99,"bits":2,"classes":10,"epochs":"name":"resnet20","seed":0,"step":"version":"vgg16"'

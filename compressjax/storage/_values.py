@@ -36,6 +36,7 @@ NAMES = ("raw", "grid", "table")
 _MOST_LEVELS = 256
 _WIDEST_GRID = 4096  # integers between the lowest and highest level
 _SCALE_TRIES = 64  # the smallest level may be up to 64 q
+_CLOSE = {2: -6, 4: -20, 8: -20}  # log2 of how far from integers quotients of levels may be, by bytes per level
 _SCAN = 1 << 20
 
 
@@ -129,14 +130,13 @@ def distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     ([1, 2], [1, 2])
     """
     bits = patterns(values)
-    levels = np.unique(bits[:4096])
+    levels = bits[:1]
     for start in range(0, bits.size, _SCAN):
         part = bits[start : start + _SCAN]
-        unknown = part[levels[np.minimum(np.searchsorted(levels, part), levels.size - 1)] != part]
-        if unknown.size:
-            levels = np.union1d(levels, unknown)
-        if levels.size > _MOST_LEVELS:
-            return None
+        while (unknown := part[levels[np.minimum(np.searchsorted(levels, part), levels.size - 1)] != part]).size:
+            levels = np.union1d(levels, unknown[:4096])  # a few at a time: unpruned weights are all distinct
+            if levels.size > _MOST_LEVELS:
+                return None
     counts = np.zeros(levels.size, np.int64)
     for start in range(0, bits.size, _SCAN):
         counts += np.bincount(np.searchsorted(levels, bits[start : start + _SCAN]), minlength=levels.size)
@@ -192,11 +192,12 @@ def equally_spaced(levels: np.ndarray) -> tuple[np.float32, np.ndarray] | None:
     if not magnitudes.size:
         return None
     smallest, largest = magnitudes.min(), magnitudes.max()
-    if not 2.0**-126 < smallest / _SCALE_TRIES or largest >= 2.0**127:
+    if smallest / _SCALE_TRIES <= 2.0**-126 or largest >= 2.0**127:
         return None  # subnormal scales and overflowing products are not worth a special case
-    for steps in range(1, _SCALE_TRIES + 1):
-        if largest / smallest * steps >= _WIDEST_GRID:
-            return None
+    multiples = wide / smallest * np.arange(1, _SCALE_TRIES + 1)[:, None]  # j of every level, for each number of steps
+    near = np.all(np.abs(multiples - np.rint(multiples)) <= np.abs(multiples) * 2.0 ** _CLOSE[levels.itemsize], axis=1)
+    near &= largest / smallest * np.arange(1, _SCALE_TRIES + 1) < _WIDEST_GRID
+    for steps in 1 + np.flatnonzero(near):
         # Rounding of q * steps hides q's last bits: the neighbours of the quotient are candidates too.
         scales = np.float32(smallest / steps) * (1 + np.arange(-2, 3) * 2.0**-23).astype(np.float32)
         for scale in scales[[2, 1, 3, 0, 4]]:

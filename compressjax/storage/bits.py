@@ -9,8 +9,8 @@ For a layer of N weights, k of them non-zero, with b bits per value:
     entropy       N H(k/N)                  iid positions; log2 C(N, k) is the floor
     structured    rows kept x columns kept x b + rows + columns
 
-Published ratios count values only (`ratio` of `values`).  These formulas predict; `compressjax.storage.account` measures
-a real file.
+Published ratios count values only (`ratio` of `values`).  These formulas predict; `compressjax.storage.account`
+measures a real file.
 
 References:
   Han, Mao, Dally, "Deep Compression", ICLR 2016.  Ren et al., "ADMM-NN", ASPLOS 2019.

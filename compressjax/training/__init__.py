@@ -10,7 +10,6 @@ from compressjax.training._gradual_freeze import GradualFreezeState, gradual_fre
 from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude
 from compressjax.training._masked import MaskedState, masked
 from compressjax.training._schedules import Coarse, coarse, geometric, half_cosine, staged
-from compressjax.training._shared_levels import tie, untie
 from compressjax.training._straight_through import straight_through
 from compressjax.training._tied import TiedState, tied
 
@@ -30,7 +29,5 @@ __all__ = [
     "masked",
     "staged",
     "straight_through",
-    "tie",
     "tied",
-    "untie",
 ]

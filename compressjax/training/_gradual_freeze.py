@@ -65,8 +65,8 @@ def gradual_freeze(
       every: Steps between stages.
 
     Returns:
-      An optax transform whose `update` needs `params`; its state is a `GradualFreezeState`.  Pass its ``levels`` to
-      `tie` to fine-tune the level values afterwards.
+      An optax transform whose `update` needs `params`; its state is a `GradualFreezeState`.  `tied` trains the
+      level values afterwards.
 
     Raises:
       ValueError: If the fractions do not grow to 1, a rule has no effect or is no quantizer, or `params` is missing.

@@ -1,13 +1,14 @@
 r"""Gradual magnitude pruning: the strong, simple control beside every other pruning method.
 
-Reference: Zhu & Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878).  With N weights in a leaf, k of them to
-keep, d0 the initial density and progress p = (t - begin) / (end - begin) clipped to [0, 1]::
+Reference: Zhu & Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878).  With N non-zero weights in a leaf at the
+start, k of them to keep, d0 the initial density and progress p = (t - begin) / (end - begin) clipped to [0, 1]::
 
-    density(t) = k/N + (d0 - k/N) (1 - p)^3
-    mask(t)    = the round(N density(t)) largest |W| of the weights still alive
+    count(t) = k + (d0 N - k) (1 - p)^3
+    mask(t)  = the round(count(t)) largest |W| of the weights still alive
 
-The mask is recomputed every few steps between `begin` and `end`, and at `end`.  Pruned weights are exactly zero and
-stay so: they are never the largest again, so there is no revival.
+Zeros at the start are pruned already, so that a second stage ramps on from where the first one ended.  The mask is
+recomputed every few steps between `begin` and `end`, and at `end`.  Pruned weights are exactly zero and stay so: they
+are never the largest again, so there is no revival.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from compressjax import trees
 from compressjax.masks import cubic, top_k_mask
@@ -28,11 +29,13 @@ class GradualMagnitudeState(NamedTuple):
 
     Attributes:
       count: Steps taken, () int32.
+      initial: Weights at the start of the ramp, () float32 per budget, by the path of its first leaf.
       masks: Leaf dictionary, True where the weight is alive, bool arrays of the leaves' shapes.
       inner: State of the inner optimizer.
     """
 
     count: Int[Array, ""]  # type: ignore[assignment] # shadows tuple.count, as optax states do
+    initial: dict[str, Float[Array, ""]]
     masks: dict[str, Bool[Array, "..."]]
     inner: optax.OptState
 
@@ -48,7 +51,8 @@ def gradual_magnitude(
 ) -> optax.GradientTransformationExtraArgs:
     """Prunes by magnitude along a cubic ramp while the inner optimizer trains.
 
-    It must be the outermost transform.  After `end` it behaves like `masked`, so training may simply go on.
+    It must be the outermost transform.  After `end` it behaves like `masked`, so training may simply go on.  Weights
+    that are zero when `init` sees them count as pruned: do not give it a leaf that is initialised with zeros.
 
     Args:
       inner: Any optimizer.
@@ -57,7 +61,8 @@ def gradual_magnitude(
       begin: Step count at which pruning starts, at least 0; the first mask comes with that step (0: with the first).
       end: Step count from which the leaves have exactly the requested counts, greater than `begin`.
       every: Steps between masks.
-      initial_density: Density at which the ramp starts; below 1, a share is cut at `begin` at once.
+      initial_density: Share of the non-zero weights with which the ramp starts; below 1, the rest is cut at `begin`
+        at once.
 
     Returns:
       An optax transform whose `update` needs `params`; its state is a `GradualMagnitudeState`.
@@ -93,8 +98,14 @@ def gradual_magnitude(
                     f"gradual_magnitude: {', '.join(group.paths)} is to keep {group.final} weights but the ramp starts "
                     f"from {first}; raise initial_density or lower the count."
                 )
-        masks = {path: jnp.ones(jnp.shape(known[path]), bool) for group in groups for path in group.paths}
-        return GradualMagnitudeState(jnp.zeros((), jnp.int32), masks, inner.init(params))
+        masks = {path: jnp.asarray(known[path]) != 0 for group in groups for path in group.paths}
+        initial = {
+            group.paths[0]: jnp.asarray(
+                initial_density * sum(jnp.sum(masks[path]) for path in group.paths), jnp.float32
+            )
+            for group in groups
+        }
+        return GradualMagnitudeState(jnp.zeros((), jnp.int32), initial, masks, inner.init(params))
 
     def update_fn(
         updates: optax.Updates, state: GradualMagnitudeState, params: optax.Params | None = None, **extra_args: Any
@@ -110,9 +121,9 @@ def gradual_magnitude(
         def recompute() -> dict[str, Bool[Array, "..."]]:
             out = {}
             for group in _groups(rules, params):
-                density = cubic(count, begin, end, initial_density, group.final / group.size)
-                # Rounding a density in float32 is not exact for large leaves; the end of the ramp is.
-                number = jnp.where(count >= end, group.final, jnp.round(group.size * density).astype(jnp.int32))
+                ramp = cubic(count, begin, end, state.initial[group.paths[0]], float(group.final))
+                # float32 does not hold every count of a large leaf; the end of the ramp is exact.
+                number = jnp.where(count >= end, group.final, jnp.round(ramp).astype(jnp.int32))
                 # Dead weights rank below every live one, zeros included.
                 ranks = [
                     jnp.where(state.masks[path], jnp.abs(landed(known[path], wanted[path])), -1.0).reshape(-1)
@@ -130,7 +141,7 @@ def gradual_magnitude(
         masks = jax.lax.cond(due, recompute, lambda: state.masks)
         held = {path: (known[path], masks[path], silenced[path]) for path in masks}
         steps = trees.map_leaves(lambda d, h: hold(d, h[1], h[0], h[2]), steps, held)
-        return steps, GradualMagnitudeState(count, masks, inner_state)
+        return steps, GradualMagnitudeState(count, state.initial, masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -140,9 +140,9 @@ def coarse(
     """The published schedule: few refreshes, each after a small training run of its own.
 
     The defaults are those of the ADMM-NN LeNet-5 release for pruning (SGD, momentum 0.9, batch 64).  Its quantization
-    stage has 6,000 steps with ``decay_at=(1 / 3,)`` and a tenfold rho on one layer, ``admm(..., scale={"fc1/kernel":
-    10.0})``.  The progressive code drops the rate at each third, ``decay_at=(1 / 3, 2 / 3)``, and lets the penalty grow,
-    ``rho=1e-3, growth=1.3``.
+    stage has 6,000 steps with ``decay_at=(1 / 3,)`` and a tenfold rho on one layer: `admm`'s ``scale={"fc1/kernel":
+    10.0}``.  The progressive code drops the rate at each third, ``decay_at=(1 / 3, 2 / 3)``, and lets the penalty
+    grow, ``rho=1e-3, growth=1.3``.
 
     Args:
       iterations: ADMM iterations of the run.
@@ -176,4 +176,6 @@ def coarse(
         passed = jnp.sum(within >= jnp.asarray(drops, jnp.int32)).astype(jnp.float32)
         return learning_rate * jnp.asarray(decay, jnp.float32) ** passed
 
-    return Coarse(steps_per_iteration, geometric(rho, growth, steps_per_iteration), rate, steps_per_iteration * iterations)
+    return Coarse(
+        steps_per_iteration, geometric(rho, growth, steps_per_iteration), rate, steps_per_iteration * iterations
+    )

@@ -1,8 +1,8 @@
 """Tied weights: entries that share a quantization level move together.
 
 After quantization every non-zero entry of a leaf equals one of a few levels.  Training the levels themselves (the
-centroid fine-tuning of Han et al., "Deep Compression", arXiv 1510.00149, section 3) recovers most of what rounding lost:
-with c(i) the level of entry i, the gradient of level l is the sum over its entries,
+centroid fine-tuning of Han et al., "Deep Compression", arXiv 1510.00149, section 3) recovers most of what rounding
+lost: with c(i) the level of entry i, the gradient of level l is the sum over its entries,
 
     dL/dlevel_l = sum_{i : c(i) = l} dL/dw_i .
 
@@ -11,42 +11,54 @@ Zeros (pruned weights) stay exactly zero, and leaves without a rule are trained 
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from compressjax import trees
-from compressjax.quantizers import Levels, Quantizer
+from compressjax.quantizers import Codebook, Levels, Quantizer
+from compressjax.training._common import require_params
 
 
 class TiedState(NamedTuple):
-    """State of `tied`."""
+    """State of `tied`.
 
-    codes: dict[str, Array]  # int32, leaf shape: index of each entry's level, -1 for zeros
-    inner: Any  # state of the inner transform on (levels or scale by path, free leaves by path)
+    Attributes:
+      codes: Leaf dictionary: number of each entry's level, -1 for zeros, int32 arrays of the leaves' shapes.
+      inner: State of the inner transform on (levels or scale by path, free leaves by path).
+    """
+
+    codes: dict[str, Int[Array, "..."]]
+    inner: optax.OptState
 
 
-def tied(inner: optax.GradientTransformation, rules: Mapping[str, Quantizer]) -> optax.GradientTransformationExtraArgs:
+Tieable = Codebook | Levels
+
+
+def tied(
+    inner: optax.GradientTransformation, rules: trees.Rules[Quantizer | None]
+) -> optax.GradientTransformationExtraArgs:
     """Trains the levels of quantized leaves instead of their entries.
 
     Args:
       inner: Any optax transform; it sees one value per level (for `Levels`, one scale per leaf).
-      rules: Which quantizer holds where; the parameters given to `init` must already be quantized by it.
+      rules: Glob to quantizer; the parameters given to `init` must already be quantized by it.
 
     Returns:
-      A transform over the full parameters; `update` requires ``params``.
+      An optax transform over the full parameters whose `update` needs `params`; its state is a `TiedState`.
 
-    Example:
-      >>> from compressjax.quantizers import Codebook
-      >>> params = {"w": jnp.array([0.5, 0.5, 0.0, -1.0])}
-      >>> transform = tied(optax.sgd(0.1), {"w": Codebook(1)})
-      >>> state = transform.init(params)
-      >>> updates, state = transform.update({"w": jnp.array([1.0, 3.0, 5.0, 0.0])}, state, params)
-      >>> optax.apply_updates(params, updates)["w"].round(3).tolist()
-      [0.10000000149011612, 0.10000000149011612, 0.0, -1.0]
+    Raises:
+      ValueError: If a rule has no effect, its quantizer has no trainable levels, or `params` is missing.
+
+    >>> params = {"w": jnp.array([0.5, 0.5, 0.0, -1.0])}
+    >>> transform = tied(optax.sgd(0.125), {"w": Codebook(1)})
+    >>> state = transform.init(params)
+    >>> updates, state = transform.update({"w": jnp.array([1.0, 2.0, 5.0, 0.0])}, state, params)
+    >>> optax.apply_updates(params, updates)["w"]
+    Array([ 0.125,  0.125,  0.   , -1.   ], dtype=float32)
     """
     inner = optax.with_extra_args_support(inner)
 
@@ -54,16 +66,17 @@ def tied(inner: optax.GradientTransformation, rules: Mapping[str, Quantizer]) ->
         known = trees.leaves(params)
         codes, levels = {}, {}
         for path, quantizer in trees.assign(rules, params).items():
+            if not isinstance(quantizer, Tieable):
+                raise ValueError(f"tied: {quantizer!r} at {path} has no levels to train; use Codebook or Levels.")
             table = quantizer.fit(known[path])
             codes[path] = jnp.where(known[path] == 0, -1, _nearest(known[path], table))
             levels[path] = _trained(quantizer, table)
         return TiedState(codes, inner.init((levels, _free(known, codes))))
 
     def update(updates: Any, state: TiedState, params: Any = None, **extra: Any) -> tuple[Any, TiedState]:
-        if params is None:
-            raise ValueError("tied(...).update needs the parameters: call update(gradients, state, params).")
+        require_params(params, "tied")
         known, gradients = trees.leaves(params), trees.leaves(updates)
-        assigned = trees.assign(rules, params)
+        assigned = cast("dict[str, Tieable]", trees.assign(rules, params))
         now, pulls = {}, {}
         for path, quantizer in assigned.items():
             now[path] = _trained(quantizer, _read(known[path], state.codes[path], quantizer))
@@ -87,7 +100,7 @@ def _free(values: Mapping[str, Array], codes: Mapping[str, Array]) -> dict[str, 
 
 def _nearest(x: Array, table: Array) -> Array:
     """Index of the nearest level of each entry, int32."""
-    return jnp.argmin(jnp.abs(x[..., None] - table), axis=-1).astype(jnp.int32)
+    return jnp.argmin(jnp.abs(x[..., None] - table.reshape((1,) * x.ndim + (-1,))), axis=-1).astype(jnp.int32)
 
 
 def _multiples(quantizer: Levels) -> Array:
@@ -96,18 +109,18 @@ def _multiples(quantizer: Levels) -> Array:
     return jnp.concatenate([jnp.arange(-half, 0), jnp.arange(1, half + 1)]).astype(jnp.float32)
 
 
-def _trained(quantizer: Quantizer, table: Array) -> Array:
+def _trained(quantizer: Tieable, table: Float[Array, "levels"]) -> Float[Array, "trained"]:
     """What is trained of a level table: the scale of `Levels`, else the whole table."""
     return table[-1:] / 2 ** (quantizer.bits - 1) if isinstance(quantizer, Levels) else table
 
 
-def _table(quantizer: Quantizer, trained: Array) -> Array:
+def _table(quantizer: Tieable, trained: Array) -> Array:
     return _multiples(quantizer) * trained if isinstance(quantizer, Levels) else trained
 
 
-def _read(x: Array, codes: Array, quantizer: Quantizer) -> Array:
+def _read(x: Array, codes: Array, quantizer: Tieable) -> Array:
     """The level values that `x` holds now (levels without an entry read 0)."""
-    count = 2**quantizer.bits  # type: ignore[attr-defined]
+    count = 2**quantizer.bits
     if isinstance(quantizer, Levels):
         units = jnp.where(codes < 0, 0.0, _multiples(quantizer)[codes])
         scale = jnp.sum(units * x) / jnp.maximum(jnp.sum(units * units), 1.0)
@@ -117,10 +130,10 @@ def _read(x: Array, codes: Array, quantizer: Quantizer) -> Array:
     return total / jnp.maximum(entries, 1.0)
 
 
-def _gather(gradient: Array, codes: Array, quantizer: Quantizer) -> Array:
+def _gather(gradient: Array, codes: Array, quantizer: Tieable) -> Array:
     """Gradient of what is trained."""
     if isinstance(quantizer, Levels):
         units = jnp.where(codes < 0, 0.0, _multiples(quantizer)[codes])
         return jnp.sum(units * gradient)[None]
-    count = 2**quantizer.bits  # type: ignore[attr-defined]
+    count = 2**quantizer.bits
     return jax.ops.segment_sum(jnp.where(codes < 0, 0.0, gradient).ravel(), codes.ravel() % count, count)

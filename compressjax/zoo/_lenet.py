@@ -35,6 +35,10 @@ class LeNet5(nn.Module):
     Attributes:
       widths: Units of conv1, conv2 and fc1.
       classes: Units of fc2.
+
+    >>> shapes = jax.eval_shape(LeNet5().init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))["params"]
+    >>> shapes["conv2"]["kernel"].shape, shapes["fc1"]["kernel"].shape
+    ((5, 5, 20, 50), (800, 500))
     """
 
     widths: tuple[int, ...] = (20, 50, 500)
@@ -57,6 +61,10 @@ class LeNet300(nn.Module):
     Attributes:
       widths: Units of fc1 and fc2.
       classes: Units of fc3.
+
+    >>> shapes = jax.eval_shape(LeNet300().init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))["params"]
+    >>> shapes["fc1"]["kernel"].shape, shapes["fc3"]["kernel"].shape
+    ((784, 300), (100, 10))
     """
 
     widths: tuple[int, ...] = (300, 100)

@@ -53,6 +53,10 @@ class Model:
       widths: Units of each hidden layer.
       classes: Units of the last layer.
       input_shape: (height, width, channels) of one image.
+
+    >>> model = build("lenet300", widths=(30, 10))
+    >>> model.chain, model == build(**model.config)
+    (('fc1', 'fc2', 'fc3'), True)
     """
 
     name: str

@@ -1,5 +1,6 @@
 import gzip
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,14 @@ def test_download_tries_mirrors_and_passes_the_checksum(tmp_path, monkeypatch):
     assert dataset.train.images.shape == (15, 28, 28, 1)
     assert [url.rsplit("/", 1)[-1] for url, _ in calls] == [f for f in IDX_FILES["train"] for _ in range(2)]
     assert {known for _, known in calls} == {f"md5:{md5}" for md5 in _load._IDX_MD5["mnist"][:2]}
+
+
+def test_without_pooch_files_at_hand_are_read_and_others_are_explained(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    write_mnist(tmp_path / "mnist")
+    assert data.load("mnist", root=tmp_path, validation=5).train.images.shape == (15, 28, 28, 1)
+    with pytest.raises(ImportError, match="needs the package pooch"):
+        data.load("fashion_mnist", root=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])

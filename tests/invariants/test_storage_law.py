@@ -34,7 +34,9 @@ def _arrays():
 
 
 _KEYS = st.text(st.characters(blacklist_characters="/\n\0", blacklist_categories=("Cs",)), min_size=1, max_size=4)
-_TREES = st.dictionaries(_KEYS, st.one_of(_arrays(), st.dictionaries(_KEYS, _arrays(), min_size=1, max_size=2)), max_size=3)
+_TREES = st.dictionaries(
+    _KEYS, st.one_of(_arrays(), st.dictionaries(_KEYS, _arrays(), min_size=1, max_size=2)), max_size=3
+)
 
 
 def _leaves(tree, prefix=()):
@@ -54,13 +56,13 @@ def assert_law(tree, **kwargs):
     for path, x in expected.items():
         assert (x.shape, x.dtype, x.tobytes()) == (found[path].shape, found[path].dtype, found[path].tobytes()), path
     account = storage.account(data)
-    assert account.bits == account.values + account.positions + account.codebook + account.header == 8 * len(data)
+    assert account.bits == account.values + account.positions + account.codebook + account.header_bits == 8 * len(data)
     assert {leaf.path: leaf.nonzeros for leaf in account.leaves} == {
         "/".join(path): int(np.count_nonzero(x.reshape(-1).view(f"u{x.itemsize}"))) for path, x in expected.items()
     }
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(_TREES)
 def test_any_tree(tree):
     assert_law(tree)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressjax.storage import _gaps, _models, _packed
@@ -15,7 +15,8 @@ def reader_of(writer, extra=0):
     return Reader(memoryview(b"".join(raw)), memoryview(stream), len(stream)), stream
 
 
-@given(st.lists(st.tuples(st.integers(1, 1 << 40), st.floats(0, 1, exclude_max=True)), max_size=60))
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 1 << 40), st.floats(0, 1, exclude_max=True)), max_size=20))
 def test_any_sequence_of_integers(items):
     items = [(size, int(fraction * size)) for size, fraction in items]
     writer = Writer()
@@ -26,7 +27,8 @@ def test_any_sequence_of_integers(items):
     for size, value in items:
         assert reader.integer(size) == value
         assert reader.number() == value
-    ideal = sum(np.log2(size) + number_bits(value) for size, value in items)
+    ideal = sum(np.log2(size) + (size > 1 << 16) + number_bits(value) for size, value in items)
+    assert sum(reader.ideal.values()) <= ideal * 1.0001
     assert 8 * len(stream) <= ideal + 8.1  # at most one byte for termination
     assert not stream.endswith(b"\0")
 
@@ -62,9 +64,13 @@ def test_reader_refuses_more_symbols_than_the_stream_holds():
         reader.symbols(1 << 40, np.ones(3))
     with pytest.raises(ValueError, match="raw bytes"):
         reader.raw(1)
-    with pytest.raises(ValueError, match="past the end"):
-        for _ in range(200):
+
+    def endless():
+        while True:
             reader.number()
+
+    with pytest.raises(ValueError, match=r"past the end|more than its data"):
+        endless()
 
 
 def test_padding_buys_elements():
@@ -109,7 +115,7 @@ def test_histogram_follows_the_counts():
     model = _models.fit(np.repeat(counts, 50), None)
     weights = model.weights.reshape(5, 50)[:, 0]
     assert weights[2] == 0 < weights[4] < weights[1] < weights[3] < weights[0]
-    assert weights[0] / weights[3] == pytest.approx(1000 / 300, rel=0.1)
+    assert weights[0] / weights[3] == pytest.approx(1000 / 300, rel=0.2)
 
 
 def test_bells():

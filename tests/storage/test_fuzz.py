@@ -25,7 +25,10 @@ def _tree():
 
 
 _CODECS = [storage.POSITION_CODECS, *((codec,) for codec in storage.POSITION_CODECS)]
-FILES = [storage.encode(_tree(), {"model": "tiny", "widths": [6, 20]}, positions=(*c, *storage.POSITION_CODECS[:1])) for c in _CODECS]
+FILES = [
+    storage.encode(_tree(), {"model": "tiny", "widths": [6, 20]}, positions=(*c, *storage.POSITION_CODECS[:1]))
+    for c in _CODECS
+]
 FILES += [
     storage.encode({"x": (np.random.default_rng(1).random((30, 40)) < 0.1).astype(np.float32)}, positions=(codec,))
     for codec in storage.POSITION_CODECS
@@ -39,12 +42,14 @@ def resealed(data):
 
 def attempt(data):
     """Decoding either works or raises ValueError with one sentence."""
+    complaint = "The artefact"
     try:
         storage.account(data, max_elements=1 << 22)
         storage.decode(data, max_elements=1 << 22)
     except ValueError as error:
-        assert str(error).startswith(("The artefact", "This is not", "Leaf "))
-        assert "\n" not in str(error)
+        complaint = str(error)
+    assert complaint.startswith(("The artefact", "This is not", "Leaf "))
+    assert "\n" not in complaint
 
 
 @st.composite
@@ -66,7 +71,7 @@ def mutated(draw):
     return bytes(data)
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(mutated())
 def test_mutated_files_with_a_valid_checksum(data):
     attempt(resealed(data))
@@ -76,7 +81,7 @@ def test_mutated_files_with_a_valid_checksum(data):
 @given(mutated())
 def test_the_checksum_catches_mutations(data):
     if data not in FILES:
-        with pytest.raises(ValueError, match="checksum|truncated"):
+        with pytest.raises(ValueError, match=r"checksum|truncated"):
             storage.decode(data)
 
 

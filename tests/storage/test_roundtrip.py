@@ -29,7 +29,7 @@ def check(tree, meta=None, **kwargs):
     assert artifact.meta == (meta or {})
     account = storage.account(data)
     assert account.bits == 8 * len(data) == 8 * account.size
-    assert account.header > 0
+    assert account.header_bits > 0
     assert all(min(leaf.values, leaf.positions, leaf.codebook, leaf.header) >= 0 for leaf in account.leaves)
     assert data == storage.encode(tree, meta, **kwargs)
     return account
@@ -73,6 +73,20 @@ def test_negative_zero_keeps_its_sign(shape):
     x.reshape(-1)[[3, 40]] = -0.0, 1.5
     account = check({"x": x, "all": -np.zeros((20, 20), np.float32)})
     assert [leaf.nonzeros for leaf in account.leaves] == [400, 2]
+
+
+def test_masked_weights_without_the_signs_of_their_zeros():
+    rng = np.random.default_rng(0)
+    mask = rng.random((40, 50)) < 0.05
+    tree = {"x": jnp.asarray(-np.abs(rng.normal(size=(40, 50)).astype(np.float32)) * mask), "n": jnp.arange(3)}
+    clean = storage.positive_zeros(tree)
+    assert np.array_equal(clean["x"], tree["x"])
+    assert check(tree).leaves[1].nonzeros == 2000
+    assert check(clean).leaves[1].nonzeros == mask.sum()
+    assert clean["n"].tolist() == [0, 1, 2]
+    scalar = storage.positive_zeros({"s": ml_dtypes.bfloat16(-0.0)})["s"]
+    assert not np.signbit(scalar)
+    assert scalar.dtype == ml_dtypes.bfloat16
 
 
 def test_all_zero_leaf_costs_nothing_but_its_header():

@@ -1,0 +1,70 @@
+"""What the configurations share: layer names, one rung of a ladder, and the tiny profile."""
+
+from collections.abc import Sequence
+
+from experiments.schema import Admm, Config, Fit, Quantize, Stage
+
+LENET5 = ("conv1/kernel", "conv2/kernel", "fc1/kernel", "fc2/kernel")
+LENET300 = ("fc1/kernel", "fc2/kernel", "fc3/kernel")
+
+
+def stage(
+    layers: Sequence[str], counts: Sequence[int], prune: float, retrain: float, *, shift: int = 1, published: str = ""
+) -> Stage:
+    """ADMM with frequent refreshes towards per-layer counts, then masked retraining; epochs of each."""
+    return Stage(
+        keep=dict(zip(layers, counts, strict=True)),
+        prune=Admm(epochs=prune, learning_rate=2e-3, final_learning_rate=2e-4, shift=shift),
+        retrain=Fit(epochs=retrain, learning_rate=2e-3, final_learning_rate=2e-5, shift=shift),
+        published=published,
+    )
+
+
+def quantize(index: int, bits: dict[str, int], *, shift: int = 1, length: float = 1.0, published: str = "") -> Quantize:
+    """ADMM towards a codebook, gradual freezing, tuning of the levels; `length` scales the epochs."""
+    return Quantize(
+        stage=index,
+        bits=bits,
+        admm=Admm(epochs=3 * length, learning_rate=5e-4, final_learning_rate=1e-4, shift=shift),
+        freeze=Fit(epochs=4 * length, learning_rate=5e-4, final_learning_rate=1e-4, shift=shift),
+        tune=Fit(epochs=3 * length, learning_rate=5e-4, final_learning_rate=1e-5, shift=shift),
+        published=published,
+    )
+
+
+def coarse(counts: Sequence[int], published: str) -> Config:
+    """LeNet-5 by the TensorFlow release's schedule (arXiv 1804.03294): Adam, batch 50, 30 iterations x 5,000 steps.
+
+    One refresh of Z and U per iteration, rho 1e-4, no augmentation, then 20,000 steps of masked retraining.
+    """
+    return Config(
+        dataset="mnist",
+        batch_size=50,
+        pretrain=Fit(epochs=18, learning_rate=1e-3, final_learning_rate=1e-3),
+        stages=(
+            Stage(
+                keep=dict(zip(LENET5, counts, strict=True)),
+                prune=Admm(epochs=136, learning_rate=1e-3, every=0, iterations=30, rho=1e-4),
+                retrain=Fit(epochs=18, learning_rate=1e-3, final_learning_rate=1e-3),
+                published=published,
+            ),
+        ),
+    )
+
+
+def select(config: Config, profile: str) -> Config:
+    """The configuration itself for "full"; for "tiny" the same phases, one short epoch each, on the embedded digits."""
+    if profile == "full":
+        return config
+    if profile != "tiny":
+        raise ValueError(f"Unknown profile {profile!r}; choose full or tiny.")
+    config.dataset, config.batch_size = "digits", 64
+    fits: list[Fit] = [config.pretrain, config.recover]
+    for item in config.stages:
+        fits += [item.prune, item.retrain]
+        item.prune.every, item.prune.iterations = min(item.prune.every, 4), 4
+    for quantized in config.quantize:
+        fits += [quantized.admm, quantized.freeze, quantized.tune]
+    for fit in fits:
+        fit.epochs = 1
+    return config

@@ -1,0 +1,63 @@
+"""The benchmark's own arithmetic; its figures are nobody's test."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compressjax import trees
+from experiments import bench, bench_storage, timing
+
+
+def test_variants_take_turns_in_alternating_order() -> None:
+    calls: list[str] = []
+    found = timing.interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert calls == ["a", "b", *"ab", *"ba", *"ab"]  # the first call of each compiles
+    assert list(found) == ["a", "b"]
+    assert len(found["a"].wall) == len(found["b"].cpu) == 3
+
+
+def test_a_ratio_is_judged_by_its_goal() -> None:
+    fast, slow = timing.Timing((1.0, 1.0), (1.0, 1.0)), timing.Timing((1.2, 1.2), (1.1, 1.1))
+    assert timing.compare("train", "", slow, fast, 1.1).met is False
+    assert timing.compare("train", "", fast, slow, 1.1).met is True
+    assert timing.compare("train", "", slow, fast, None).met is None
+
+
+def test_the_table_says_what_was_missed() -> None:
+    rows = [timing.Row("train", "step", 1.234, "x", 1.1, "why"), timing.Row("storage", "speed", 123.4, "MB/s")]
+    lines = timing.to_text(rows).splitlines()
+    assert lines[1].split() == ["step", "1.23x", "<=", "1.10", "MISSED", "why"]
+    assert lines[2].split() == ["speed", "123", "MB/s"]
+
+
+def test_the_projection_agrees_with_numpy_and_is_timed() -> None:
+    (row,) = bench.projection(1, small=True)
+    assert row.value > 0
+
+
+def test_alexnet_has_its_published_size_and_the_small_one_is_small() -> None:
+    assert sum(int(np.prod(shape)) for shape in bench_storage.ALEXNET.values()) == 60_954_656
+    leaves = trees.leaves(bench_storage.alexnet(small=True))
+    assert list(leaves) == list(bench_storage.ALEXNET)
+    for leaf, bits in zip(leaves.values(), bench_storage.BITS, strict=True):
+        assert leaf.dtype == np.float32
+        assert len(np.unique(leaf[leaf != 0])) <= 2**bits
+
+
+@pytest.mark.parametrize(("suite", "repeats", "match"), [("fast", 1, "no suite 'fast'"), ("all", 0, "at least 1")])
+def test_bad_requests_are_refused(suite: str, repeats: int, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        bench.run(suite, repeats)
+
+
+def test_a_failing_measurement_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"The decode measurement failed \(status 1\): FileNotFoundError"):
+        bench_storage._child("decode", "pruned", str(tmp_path / "nowhere"), small=True)
+
+
+@pytest.mark.slow
+def test_all_suites_run_on_small_sizes() -> None:
+    rows = bench.run("all", 1, small=True)["rows"]
+    assert [row["suite"] for row in rows] == ["train"] * 3 + ["projection"] + ["storage"] * 10
+    assert all(row["value"] > 0 for row in rows)

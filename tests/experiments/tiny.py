@@ -1,0 +1,32 @@
+"""A compression run of seconds: LeNet-300-100 on the embedded digits, one short stage, one quantization."""
+
+import math
+
+from experiments.schema import Admm, Config, Fit, Quantize, Stage
+
+LAYERS = ("fc1/kernel", "fc2/kernel", "fc3/kernel")
+
+
+def config(**changes: object) -> Config:
+    """One epoch (or two) per phase; keyword arguments replace fields."""
+    values: dict[str, object] = {
+        "dataset": "digits",
+        "model": "lenet300",
+        "batch_size": 128,
+        "pretrain": Fit(epochs=2),
+        "stages": (
+            Stage(
+                keep=dict(zip(LAYERS, (4000, 800, 200), strict=True)),
+                prune=Admm(epochs=2, every=4, shift=1),
+                retrain=Fit(epochs=2),
+            ),
+        ),
+        "quantize": (Quantize(stage=0, bits={"*/kernel": 3}, admm=Admm(every=4), freeze=Fit(), tune=Fit(epochs=2)),),
+        "checkpoint_every": 1,
+    }
+    return Config(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def diverging() -> Config:
+    """A learning rate that is not finite, so that the first update breaks the weights."""
+    return config(pretrain=Fit(epochs=2, learning_rate=math.inf, final_learning_rate=1.0))

@@ -1,0 +1,81 @@
+"""Law 7: stop anywhere, start again: same final parameters, same metrics file, no duplicate or lost record."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import compress
+from experiments.workdir import Workdir
+from tests.experiments import tiny
+
+ROOT = Path(__file__).parents[2]
+FILES = ("metrics.jsonl", "dense.cjx", "stage-1.cjx", "model.cjx")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    compress.run(tiny.config(), workdir, progress=False)
+    return {name: (workdir / name).read_bytes() for name in FILES}
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize(("method", "call"), [("save", 1), ("save", 3), ("record", 2), ("record", 9), ("write", 2)])
+def test_stop_anywhere_and_resume(method, call, uninterrupted, tmp_path, monkeypatch):
+    calls = 0
+    original = getattr(Workdir, method)
+
+    def failing(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise Stopped
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workdir, method, failing)
+        with pytest.raises(Stopped):
+            compress.run(tiny.config(), tmp_path, progress=False)
+    compress.run(tiny.config(), tmp_path, progress=False)
+    for name, content in uninterrupted.items():
+        assert (tmp_path / name).read_bytes() == content, name
+
+
+KILLED = """
+import os, signal, sys
+from experiments import compress
+from experiments.workdir import Workdir
+from tests.experiments import tiny
+
+original, calls = Workdir.record, 0
+
+def record(self, values):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[2]):
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write('{"step": 1')  # killed in mid-line
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, values)
+
+Workdir.record = record
+compress.run(tiny.config(), sys.argv[1], progress=False)
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("call", [5, 12])
+def test_kill_9_and_resume(call, uninterrupted, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(call)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    compress.run(tiny.config(), tmp_path, progress=False)
+    for name, content in uninterrupted.items():
+        assert (tmp_path / name).read_bytes() == content, name
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]

@@ -1,0 +1,161 @@
+"""What every transform of the room must do: jit, vmap, dtypes, checkpoints, guests.  One row per transform."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from flax.core import FrozenDict
+
+from compressjax import trees
+from compressjax.projections import Cardinality, Joint
+from compressjax.quantizers import Levels
+from compressjax.training import admm, gradual_freeze, gradual_magnitude, masked
+
+SPARSE = {"*kernel": Cardinality(4)}
+TRANSFORMS = {
+    "admm": lambda inner: admm(inner, SPARSE, rho=lambda t: 0.1 + 0.1 * t, every=2),
+    "admm, joint": lambda inner: admm(inner, {"*kernel": Joint(Cardinality(4))}, rho=0.1, every=2),
+    "admm, resetting": lambda inner: admm(inner, SPARSE, rho=0.1, every=2, reset_inner=True),
+    "admm, levels": lambda inner: admm(inner, {"*kernel": Levels(1)}, rho=0.1, every=2),
+    "masked": lambda inner: masked(inner, {"fc/kernel": (jnp.arange(12) % 2 == 0).reshape(3, 4)}),
+    "gradual_magnitude": lambda inner: gradual_magnitude(inner, SPARSE, begin=1, end=3, every=1),
+    "gradual_freeze": lambda inner: gradual_freeze(inner, {"*kernel": Levels(1)}, fractions=(0.5, 1.0), every=2),
+}
+INNERS = {
+    "momentum": lambda: optax.sgd(0.1, momentum=0.9),
+    "adamw": lambda: optax.adamw(0.1),
+    "adafactor": lambda: optax.adafactor(0.1, min_dim_size_to_factor=2),
+}
+every_transform = pytest.mark.parametrize("transform", TRANSFORMS)
+
+
+def make_params(dtype=jnp.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "fc": {"bias": jnp.asarray(rng.normal(size=4), dtype), "kernel": jnp.asarray(rng.normal(size=(3, 4)), dtype)}
+    }
+
+
+def gradients_of(params):
+    return jax.tree.map(lambda w: w - jnp.ones_like(w), params)
+
+
+def steps(transform, params, state, number):
+    @jax.jit
+    def step(params, state):
+        updates, state = transform.update(gradients_of(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(number):
+        params, state = step(params, state)
+    return params, state
+
+
+def signature(tree):
+    return jax.tree.map(lambda x: (jnp.shape(x), jnp.asarray(x).dtype), tree)
+
+
+@every_transform
+@pytest.mark.parametrize(
+    ("inner", "dtype"), [("momentum", jnp.float32), ("adamw", jnp.bfloat16), ("adafactor", jnp.float32)]
+)
+def test_shapes_and_dtypes_do_not_change(transform, inner, dtype):
+    made = TRANSFORMS[transform](INNERS[inner]())
+    params = make_params(dtype)
+    state = jax.jit(made.init)(params)
+    after, state_after = steps(made, params, state, 3)
+    assert signature(after) == signature(params)
+    assert signature(state_after) == signature(state)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(after))
+
+
+@every_transform
+def test_a_population_is_one_vmap(transform):
+    made = TRANSFORMS[transform](optax.adam(0.1))
+    members = [make_params(seed=seed) for seed in (0, 1)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+
+    @jax.jit
+    @jax.vmap
+    def run(params):
+        state = made.init(params)
+        for _ in range(3):
+            updates, state = made.update(gradients_of(params), state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    together = run(stacked)
+    for index, member in enumerate(members):
+        alone, _ = steps(made, member, jax.jit(made.init)(member), 3)
+        np.testing.assert_allclose(together["fc"]["kernel"][index], alone["fc"]["kernel"], rtol=1e-5, atol=1e-6)
+
+
+@every_transform
+def test_a_state_taken_apart_and_put_together_continues_exactly(transform):
+    made = TRANSFORMS[transform](optax.adam(0.1))
+    params = make_params()
+    middle, state = steps(made, params, jax.jit(made.init)(params), 1)
+    flat, structure = jax.tree.flatten(state)
+    assert structure == jax.tree.structure(jax.eval_shape(made.init, params))
+    restored = jax.tree.unflatten(structure, [jnp.asarray(np.array(leaf)) for leaf in flat])
+    one, _ = steps(made, middle, state, 2)
+    two, _ = steps(made, middle, restored, 2)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+@every_transform
+def test_the_state_can_be_donated_with_the_parameters(transform):
+    made = TRANSFORMS[transform](optax.adam(0.1))
+    params = make_params()
+    state = made.init(params)
+
+    def step(params, state):
+        updates, state = made.update(gradients_of(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    jax.block_until_ready(jax.jit(step, donate_argnums=(0, 1))(params, state))
+
+
+@every_transform
+def test_guests_train_like_a_plain_dict(transform):
+    made = TRANSFORMS[transform](optax.adam(0.1))
+    params = make_params()
+    plain, _ = steps(made, params, jax.jit(made.init)(params), 3)
+    expected = trees.leaves(plain)
+
+    frozen = FrozenDict(params)
+    state = nnx.State({"fc": {name: nnx.Param(leaf) for name, leaf in params["fc"].items()}})
+    for guest in (frozen, state):
+        after, _ = steps(made, guest, jax.jit(made.init)(guest), 3)
+        assert jax.tree.structure(after) == jax.tree.structure(guest)
+        for path, leaf in trees.leaves(after).items():
+            np.testing.assert_array_equal(leaf, expected[path])
+
+
+@every_transform
+def test_unconstrained_leaves_are_trained_by_the_inner_optimizer_alone(transform):
+    made, inner = TRANSFORMS[transform](optax.adam(0.1)), optax.adam(0.1)
+    params = make_params()
+    ours, _ = steps(made, params, jax.jit(made.init)(params), 3)
+    plain, _ = steps(inner, params, inner.init(params), 3)
+    if "resetting" in transform:
+        return
+    np.testing.assert_array_equal(ours["fc"]["bias"], plain["fc"]["bias"])
+
+
+def test_stages_compose():
+    # Prune to six, keep the zeros, prune to three within them, quantize what is left.
+    params = make_params()
+    first = gradual_magnitude(optax.adam(0.01), {"*kernel": Cardinality(6)}, begin=0, end=2, every=1)
+    params, _ = steps(first, params, first.init(params), 2)
+    masks = {"fc/kernel": params["fc"]["kernel"] != 0}
+    second = masked(gradual_magnitude(optax.adam(0.01), {"*kernel": Cardinality(3)}, begin=0, end=2, every=1), masks)
+    params, _ = steps(second, params, second.init(params), 2)
+    third = gradual_freeze(optax.adam(0.01), {"*kernel": Levels(1)}, fractions=(0.5, 1.0), every=1)
+    params, _ = steps(third, params, third.init(params), 2)
+    kernel = np.asarray(params["fc"]["kernel"])
+    assert np.sum(kernel != 0) == 3
+    assert np.all(kernel[~np.asarray(masks["fc/kernel"])] == 0)
+    assert len(np.unique(np.abs(kernel[kernel != 0]))) == 1
