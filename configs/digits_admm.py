@@ -20,6 +20,7 @@ def get_config(profile: str = "full") -> Config:
             stage(LENET5, (90, 550, 450, 150), 14, 24),
         ),
         quantize=(quantize(1, {"conv*/kernel": 3, "fc*/kernel": 2}, length=4.0),),
+        control=True,
         log_every=2,
         checkpoint_every=12,
     )

@@ -18,6 +18,6 @@ def get_config(profile: str = "full") -> Config:
     config = Config(
         dataset="mnist",
         pretrain=Fit(epochs=10, shift=1),
-        stages=(stage(LENET5, COUNTS, 10, 10, published=PUBLISHED),),
+        stages=(stage(LENET5, COUNTS, 8, 6, published=PUBLISHED),),
     )
     return select(config, profile)

@@ -3,8 +3,8 @@
     python -m experiments.bench [--suite=all|train|projection|storage] [--repeats=9] [--small] [--out=FILE.json]
 
 Repetitions of the variants that are compared are interleaved, in alternating order, and the median of the ratios within
-a round is taken, so that a slow moment of the machine meets all of them.  Beside it stands the middle half of the ratios,
-and the ratio in processor time, which other programs on the machine disturb less.
+a round is taken, so that a slow moment of the machine meets all of them.  Beside it stand the middle half of the
+ratios, and the ratio in processor time, which other programs on the machine disturb less.
 """
 
 import json

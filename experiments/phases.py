@@ -19,6 +19,7 @@ from compressjax.zoo import Model
 from experiments.schema import Admm, Config, Fit, Quantize, Stage
 
 Params = Any
+CONTROL = "gradual_magnitude"
 FREEZE_FRACTIONS = (0.3, 0.5, 0.7, 0.85, 0.95, 1.0)  # shares of the survivors frozen at their level, one per pass
 
 
@@ -65,8 +66,18 @@ def plan(config: Config, model: Model, load: Callable[[str], Params]) -> list[Ph
             return channels.cut(params, model.chain, config.widths)
 
         phases.append(Phase("recover", config.recover, _plain(config.recover), begin=begin, artifact="cut.cjx"))
+    start = "cut.cjx" if config.widths else "dense.cjx"
     for i, stage in enumerate(config.stages):
-        phases += _stage_phases(i, stage, config.solver, model)
+        phases += _stage_phases(stage_name(i), stage, config.solver, model)
+    if config.control:
+        for i, stage in enumerate(config.stages):
+            phases += _stage_phases(
+                control_name(i),
+                stage,
+                CONTROL,
+                model,
+                begin=(lambda _: load(start)) if i == 0 else lambda params: params,
+            )
     for quantize in config.quantize:
         phases += _quantize_phases(quantize, load)
     return phases
@@ -75,6 +86,11 @@ def plan(config: Config, model: Model, load: Callable[[str], Params]) -> list[Ph
 def stage_name(index: int) -> str:
     """Stages are counted from 1 in names and reports."""
     return f"stage-{index + 1}"
+
+
+def control_name(index: int) -> str:
+    """The control's stages, likewise."""
+    return f"control-{index + 1}"
 
 
 def quantized_name(quantize: Quantize) -> str:
@@ -116,11 +132,17 @@ def _plain(fit: Fit) -> Callable[[Params, int], optax.GradientTransformationExtr
     return lambda params, steps: adam(fit, steps)
 
 
-def _stage_phases(index: int, stage: Stage, solver: str, model: Model) -> list[Phase]:
-    rules, name = constraints(stage), stage_name(index)
+def _stage_phases(
+    name: str,
+    stage: Stage,
+    solver: str,
+    model: Model,
+    begin: Callable[[Params], Params] = lambda params: params,
+) -> list[Phase]:
+    rules = constraints(stage)
 
     def solve(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
-        if solver == "gradual_magnitude":
+        if solver == CONTROL:
             inner = training.gradual_magnitude(
                 adam(stage.prune, steps), rules, begin=0, end=math.ceil(0.75 * steps), every=max(1, steps // 60)
             )
@@ -135,7 +157,9 @@ def _stage_phases(index: int, stage: Stage, solver: str, model: Model) -> list[P
         return channels.remove_dead(params, model.chain)[0]
 
     return [
-        Phase(f"{name}/{solver}", stage.prune, solve, end=lambda params: projections.project(rules, params)),
+        Phase(
+            f"{name}/{solver}", stage.prune, solve, begin=begin, end=lambda params: projections.project(rules, params)
+        ),
         Phase(f"{name}/retrain", stage.retrain, retrain, end=remove_dead, artifact=f"{name}.cjx"),
     ]
 

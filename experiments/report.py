@@ -57,7 +57,8 @@ def write_html(workdir: str | os.PathLike[str], control: str | os.PathLike[str] 
 
     Args:
       workdir: Directory that holds ``report.json`` and, if the plots over steps are wanted, ``metrics.jsonl``.
-      control: Directory of the control run, whose stages are drawn and listed beside this run's.
+      control: Directory of a control run, whose stages are drawn and listed beside this run's; by default the
+        control that this run made itself (``--config.control``), if any.
 
     Returns:
       Path of the page.
@@ -70,7 +71,7 @@ def write_html(workdir: str | os.PathLike[str], control: str | os.PathLike[str] 
     path = Path(workdir)
     metrics = read_metrics(path)
     report = read_report(path, metrics)
-    stages = read_report(Path(control), read_metrics(Path(control)))["stages"] if control else []
+    stages = read_report(Path(control), read_metrics(Path(control)))["stages"] if control else report["control"]
     page = path / "report.html"
     try:
         write_atomic(page, html(report, metrics, stages).encode())
@@ -98,7 +99,7 @@ def read_report(path: Path, metrics: Sequence[Record] = ()) -> dict[str, Any]:
         raise ValueError(f"{file} is not valid JSON; remove it and run the same command again.") from error
     if not isinstance(report, dict):
         raise ValueError(f"{file} holds a {type(report).__name__}, not the report of a run.")
-    return {"stages": [], "quantized": [], "histograms": {}, **report}
+    return {"stages": [], "control": [], "quantized": [], "histograms": {}, **report}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -257,7 +258,7 @@ def _tables(report: Record, control: Sequence[Record]) -> list[str]:
         if "gradual_magnitude" not in solvers:
             notes += (
                 " The control (gradual magnitude pruning at the same epochs) is not part of this run: "
-                "repeat it with --config.solver=gradual_magnitude in another workdir."
+                "repeat it with --config.control=True in another workdir."
             )
         out.append(f'<p class="soft">{escape(notes)}</p>')
     if report["quantized"]:

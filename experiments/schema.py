@@ -82,6 +82,7 @@ class Config:
     widths: tuple[int, ...] = ()  # structured cut after pretraining: units kept per hidden layer; (): no cut
     recover: Fit = field(default_factory=Fit)  # training after the cut
     solver: str = "admm"
+    control: bool = False  # also climb the ladder by gradual magnitude pruning, at equal epochs, for the report
     stages: tuple[Stage, ...] = ()
     quantize: tuple[Quantize, ...] = ()
     distill: Distill = field(default_factory=Distill)
@@ -121,6 +122,10 @@ def check(config: Config) -> None:
     _check_types(config, "config")
     _choice("config.solver", config.solver, SOLVERS)
     _choice("config.loop", config.loop, LOOPS)
+    if config.control and config.solver == "gradual_magnitude":
+        raise ValueError(
+            "config.control adds gradual magnitude pruning beside another solver; config.solver is that one."
+        )
     for name in ("batch_size", "log_every", "checkpoint_every"):
         _least(f"config.{name}", getattr(config, name), 1)
     for name in ("seed", "validation"):

@@ -14,7 +14,7 @@ import numpy as np
 from compressjax import storage, trees
 from experiments import schema
 from experiments.fitting import accuracy, scale
-from experiments.phases import quantized_name, stage_name
+from experiments.phases import CONTROL, control_name, quantized_name, stage_name
 from experiments.workdir import read_metrics
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ def summarize(run: "Run") -> dict[str, Any]:
     dense = run.load("dense.cjx")
     weights = sum(leaf.size for path, leaf in trees.leaves(dense).items() if path.endswith("kernel"))
     parameters = sum(leaf.size for leaf in trees.leaves(dense).values())
-    stages = [_stage(run, i, stage, weights, metrics) for i, stage in enumerate(config.stages)]
+    stages = [_stage(run, stage_name(i), config.solver, s, weights, metrics) for i, s in enumerate(config.stages)]
+    ladder = config.stages if config.control else ()
+    control = [_stage(run, control_name(i), CONTROL, s, weights, metrics) for i, s in enumerate(ladder)]
     quantized = [_quantized(run, quantize, weights, parameters) for quantize in config.quantize]
     smallest = f"{quantized[-1]['name']}.cjx" if quantized else f"{stages[-1]['name']}.cjx" if stages else "dense.cjx"
     run.workdir.write("model.cjx", (run.workdir.path / smallest).read_bytes())
@@ -41,6 +43,7 @@ def summarize(run: "Run") -> dict[str, Any]:
         "splits": {"train": len(run.data.train.labels), "validation": len(run.data.validation.labels)},
         "dense": {"weights": weights, "parameters": parameters, **_judge(run, dense), **_cost(run, dense)},
         "stages": stages,
+        "control": control,
         "quantized": quantized,
         "histograms": _histograms(dense, run.load(smallest)),
         "seconds": restored[2]["seconds"] if restored else 0.0,
@@ -54,10 +57,10 @@ def headline(report: dict[str, Any]) -> str:
         f"dense        {dense['weights']:>9,} weights            test {dense['test_accuracy']:.2%}  "
         f"{4 * dense['parameters']:>9,} bytes"
     ]
-    for stage in report["stages"]:
+    for stage in [*report["stages"], *report["control"]]:
         lines.append(
             f"{stage['name']:<12} {stage['weights']:>9,} weights {stage['ratio']:>7.1f}x   "
-            f"test {stage['test_accuracy']:.2%}"
+            f"test {stage['test_accuracy']:.2%}" + (" (gradual magnitude)" if stage["solver"] == CONTROL else "")
         )
     for item in report["quantized"]:
         lines.append(
@@ -92,14 +95,15 @@ def _cost(run: "Run", params: Any) -> dict[str, Any]:
     return {"macs": int(analysis.get("flops", 0) // 2), "milliseconds": 1e3 * statistics.median(times[10:])}
 
 
-def _stage(run: "Run", index: int, stage: schema.Stage, weights: int, metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    name = stage_name(index)
+def _stage(
+    run: "Run", name: str, solver: str, stage: schema.Stage, weights: int, metrics: list[dict[str, Any]]
+) -> dict[str, Any]:
     params = run.load(f"{name}.cjx")
     kept = _nonzeros(params)
     begin = [r for r in metrics if r["phase"] == f"{name}/retrain" and r["step"] == 0]
     return {
         "name": name,
-        "solver": run.config.solver,
+        "solver": solver,
         "weights": sum(kept.values()),
         "ratio": weights / sum(kept.values()),
         "keep": dict(stage.keep),

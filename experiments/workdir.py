@@ -106,7 +106,7 @@ class Workdir:
 
         number = self._checkpoints().latest_step()
         if number is None:
-            with contextlib.suppress(FileNotFoundError):
+            with writing(self.path), contextlib.suppress(FileNotFoundError):
                 os.truncate(self.path / METRICS, 0)
             return None
         kinds = ocp.args.Composite(arrays=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore())
@@ -123,7 +123,8 @@ class Workdir:
         if covered and (not file.exists() or file.stat().st_size < covered):
             raise ValueError(f"{file} lost records that checkpoint {number} covers; start again in another workdir.")
         if file.exists():
-            os.truncate(file, covered)
+            with writing(self.path):
+                os.truncate(file, covered)
         return number, found["arrays"], progress
 
     def record(self, values: Mapping[str, Any]) -> None:

@@ -1,13 +1,15 @@
 """Exact selection of the largest entries: the one primitive behind every counted set and every mask.
 
-A float's bits, read as an unsigned integer (with the sign folded in), sort like the float.  So the `count`-th largest
-entry is found by a binary search over *bits* -- at most one pass of compare-and-sum per bit -- instead of a sort: on
-XLA:CPU this is some forty times faster than `jnp.sort` for 400,000 entries, and it allows a traced `count`.  Entries
-equal to the threshold are then kept in index order, by a second search over the index.
+A float's bits, read as an unsigned integer (with the sign folded in), sort like the float.  So the `count`-th
+largest entry is found by a search over *bits*: each pass over the array counts how many keys reach a candidate.  A
+sample brackets the answer, and interpolation between counts, guarded by bisection, closes in on it, in five to twenty
+passes for continuous data.  On XLA:CPU that is many times faster than `jnp.sort` or a large `lax.top_k`, and it allows
+a traced `count`.  Entries equal to the threshold are then kept in index order.
 """
 
 import math
 from fractions import Fraction
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,21 @@ def order_key(score: Shaped[Array, "..."]) -> UInt[Array, "..."]:
     return jnp.where(bits & sign != 0, ~bits, bits | sign)
 
 
+# Size of the sample that brackets a threshold, and how many ranks of it to allow for chance: four standard deviations.
+_SAMPLE = 256
+_SLACK = 32
+
+
+class _Bracket(NamedTuple):
+    """What is known of a threshold during the search for it."""
+
+    step: Int[Array, ""]
+    low: UInt[Array, ""]
+    high: UInt[Array, ""]
+    reach: Int[Array, ""]
+    above: Int[Array, ""]
+
+
 # Compiled on its own, so that a call outside `jit` does not compile the loops again each time.
 @jax.jit
 def top_mask(score: Shaped[Array, "..."], count: int | Int[Array, ""]) -> Bool[Array, "..."]:
@@ -82,45 +99,80 @@ def top_mask(score: Shaped[Array, "..."], count: int | Int[Array, ""]) -> Bool[A
     Array([False,  True,  True, False], dtype=bool)
     """
     key = order_key(jnp.asarray(score))
-    width = key.dtype.itemsize * 8
+    if key.size == 0:
+        return jnp.zeros(key.shape, bool)
     count = jnp.asarray(count, jnp.int32)
 
     def total(mask: Bool[Array, "..."]) -> Int[Array, ""]:
         return jnp.sum(mask, dtype=jnp.int32)
 
-    # Largest threshold that at least `count` keys reach, built from the highest bit down.  `reach` is how many reach
-    # it; once that is exactly `count` the threshold separates and the remaining bits need no pass.
-    def unfinished(state: tuple[Array, Array, Array]) -> Array:
-        bit, _, reach = state
-        return (bit >= 0) & (reach != count)
+    # The threshold is the largest key that at least `count` keys reach.  It lies in [low, high]; `reach` keys reach
+    # low and `above` reach beyond high.  Once `reach` is exactly `count`, low separates as well as the threshold.
+    def unfinished(state: _Bracket) -> Bool[Array, ""]:
+        return (state.reach != count) & (state.low < state.high)
 
-    def lower_bit(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        bit, low, reach = state
-        candidate = low | (jnp.ones((), key.dtype) << bit.astype(key.dtype))
-        reached = total(key >= candidate)
-        take = reached >= count
-        return bit - 1, jnp.where(take, candidate, low), jnp.where(take, reached, reach)
+    def narrow(state: _Bracket) -> _Bracket:
+        width = state.high - state.low
+        reach, above, wanted = (value.astype(jnp.float32) for value in (state.reach, state.above, count))
+        # In logarithms, because counts fall off exponentially in the tail; NaN from empty counts becomes one end.
+        share = jnp.log(reach / wanted) / jnp.log(reach / jnp.maximum(above, 0.5))
+        share = jnp.clip(jnp.nan_to_num(share, nan=1.0, posinf=1.0), 0.0, 1.0)
+        # The factor keeps the product below the key's range, whatever the rounding.
+        guess = (share * width.astype(jnp.float32) * 0.999999).astype(key.dtype)
+        # Interpolation is fast where keys are dense, halving never slow: every third step halves.
+        middle = state.low + jnp.where(state.step % 3 == 2, width // 2, guess)
+        if hints is not None:
+            middle = jnp.where(state.step < hints.size, hints[jnp.minimum(state.step, hints.size - 1)], middle)
+        middle = jnp.clip(middle, state.low + one, state.high)
+        reached = total(key >= middle)
+        up = reached >= count
+        return _Bracket(
+            state.step + 1,
+            jnp.where(up, middle, state.low),
+            jnp.where(up, state.high, middle - one),
+            jnp.where(up, reached, state.reach),
+            jnp.where(up, state.above, reached),
+        )
 
-    start = (jnp.int32(width - 1), jnp.zeros((), key.dtype), jnp.int32(key.size))
-    _, threshold, reach = lax.while_loop(unfinished, lower_bit, start)
+    one = jnp.ones((), key.dtype)
+    hints = _hints(key.reshape(-1), count) if key.size >= 16 * _SAMPLE else None
+    start = _Bracket(jnp.int32(0), jnp.min(key), jnp.max(key), jnp.int32(key.size), jnp.int32(0))
+    found = lax.while_loop(unfinished, narrow, start)
+    threshold = found.low
 
-    # Too many reach it: those above stay, and of those equal to it only the ones before index `cut`.
-    tied = key == threshold
-    wanted = count - (reach - total(tied))
-    index = jnp.arange(key.size, dtype=jnp.int32).reshape(key.shape)
-    bits = key.size.bit_length()
+    # If too many reach it, those above stay, and of those equal to it only the first.
+    def cut() -> Bool[Array, "..."]:
+        above = key > threshold
+        return above | _first(key == threshold, count - total(above))
 
-    def too_many(state: tuple[Array, Array]) -> Array:
-        return (state[0] >= 0) & (reach > count)
+    return lax.cond(found.reach == count, lambda: key >= threshold, cut)
 
-    def lower_cut(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        bit, cut = state
-        candidate = cut + (jnp.int32(1) << bit)
-        return bit - 1, jnp.where(total(tied & (index < candidate)) <= wanted, candidate, cut)
 
-    begin = (jnp.int32(bits - 1), jnp.where(reach > count, 0, key.size).astype(jnp.int32))
-    _, cut = lax.while_loop(too_many, lower_cut, begin)
-    return (key > threshold) | (tied & (index < cut))
+def _hints(key: UInt[Array, "n"], count: Int[Array, ""]) -> UInt[Array, "4"]:
+    """Thresholds worth trying first: a sample brackets the answer up to a few per cent.  A bad hint only costs a pass.
+
+    The last two, a sampled key and its successor, settle the case that many entries share one value, as zeros do.
+    """
+    sample = jnp.sort(key[:: key.size // _SAMPLE][:_SAMPLE])
+    rank = _SAMPLE - (count.astype(jnp.float32) / key.size * _SAMPLE).astype(jnp.int32)
+    hints = sample[jnp.clip(rank + jnp.array([-_SLACK, _SLACK, 0, 0]), 0, _SAMPLE - 1)]
+    return hints + jnp.array([0, 0, 0, 1], key.dtype)
+
+
+def _first(mask: Bool[Array, "..."], count: Int[Array, ""]) -> Bool[Array, "..."]:
+    """The first `count` True entries of a mask, by a running count within blocks (a plain `cumsum` is much slower)."""
+    width = 1024
+    flat = mask.reshape(-1)
+    rows = jnp.pad(flat, (0, -flat.size % width)).reshape(-1, width)
+    per_row = jnp.sum(rows, axis=1, dtype=jnp.int32)
+    before = jnp.cumsum(per_row) - per_row
+    # The rows filled entirely, and the one row in which the count runs out.
+    last = jnp.sum(before + per_row <= count, dtype=jnp.int32)
+    last = jnp.minimum(last, rows.shape[0] - 1)
+    inside = jnp.cumsum(rows[last].astype(jnp.int32)) + before[last] <= count
+    row = jnp.arange(rows.shape[0])[:, None]
+    taken = rows & ((row < last) | ((row == last) & inside[None, :]))
+    return taken.reshape(-1)[: flat.size].reshape(mask.shape)
 
 
 def scale_of(x: Shaped[Array, "..."]) -> Shaped[Array, ""]:

@@ -76,7 +76,7 @@ def test_a_full_page_holds_the_headline_first_and_six_plots(full: Path) -> None:
         assert page.index(f"<b>{text}</b>") < page.index("<table")
     assert "<b>99.37 %</b><span>dense baseline, 1.7 MB" in page
     assert page.index("Stages") < page.index("Accuracy against ratio")
-    assert "--config.solver=gradual_magnitude" in page  # the control is missing, and the page says so
+    assert "--config.control=True" in page  # the control is missing, and the page says so
     assert sorted(p.name for p in full.parent.iterdir()) == ["metrics.jsonl", "report.html", "report.json"]
 
 
@@ -139,7 +139,7 @@ def test_a_control_run_stands_beside_this_one(tmp_path: Path) -> None:
     page = report.write_html(run, control).read_text()
     assert page.count("gradual magnitude (control)") == 4
     assert "99.12 %" in page
-    assert "--config.solver=gradual_magnitude" not in page
+    assert "--config.control=True" not in page
 
 
 @pytest.mark.usefixtures("undrawn")

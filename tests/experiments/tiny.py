@@ -8,21 +8,26 @@ LAYERS = ("fc1/kernel", "fc2/kernel", "fc3/kernel")
 
 
 def config(**changes: object) -> Config:
-    """One epoch (or two) per phase; keyword arguments replace fields."""
+    """A few epochs per phase; keyword arguments replace fields."""
     values: dict[str, object] = {
         "dataset": "digits",
         "model": "lenet300",
         "batch_size": 128,
-        "pretrain": Fit(epochs=2),
+        "pretrain": Fit(epochs=6),
         "stages": (
             Stage(
                 keep=dict(zip(LAYERS, (4000, 800, 200), strict=True)),
-                prune=Admm(epochs=2, every=4, shift=1),
-                retrain=Fit(epochs=2),
+                prune=Admm(epochs=6, every=4, shift=1),
+                retrain=Fit(epochs=10),
             ),
         ),
-        "quantize": (Quantize(stage=0, bits={"*/kernel": 3}, admm=Admm(every=4), freeze=Fit(), tune=Fit(epochs=2)),),
-        "checkpoint_every": 1,
+        "quantize": (
+            Quantize(
+                stage=0, bits={"*/kernel": 3}, admm=Admm(epochs=2, every=4), freeze=Fit(epochs=3), tune=Fit(epochs=3)
+            ),
+        ),
+        "log_every": 2,
+        "checkpoint_every": 3,
     }
     return Config(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ from compressjax.quantizers import Binary, Codebook, Levels
 
 
 def test_keeps_what_gains_most_not_what_is_largest() -> None:
-    # At the level 1, storing 3 saves 5, storing 1 saves 1; 0.4 costs more than it saves and goes although there is room.
+    # At level 1, storing 3 saves 5 and storing 1 saves 1; 0.4 costs more than it saves and goes, though it may stay.
     both = Both(Cardinality(3), Levels(1, scale=1.0))
     np.testing.assert_array_equal(both.project(jnp.array([3.0, -1.0, 0.4, 0.3])), [1, -1, 0, 0])
 
@@ -54,5 +54,5 @@ def test_the_first_set_must_select_entries(sparsity) -> None:
 
 def test_the_second_set_must_be_a_quantizer() -> None:
     # The annotation says so too; the tests check annotations at run time, users may not.
-    with pytest.raises((ValueError, TypeError), match="is no quantizer|Quantizer"):
+    with pytest.raises((ValueError, TypeError), match=r"is no quantizer|Quantizer"):
         Both(Cardinality(1), Cardinality(1))  # type: ignore[arg-type]

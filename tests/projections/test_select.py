@@ -27,6 +27,22 @@ def test_top_mask_is_a_stable_sort(values: list[float], count: int) -> None:
     np.testing.assert_array_equal(top_mask(jnp.asarray(score), jnp.int32(count)), expected(score, count))
 
 
+@pytest.mark.parametrize("kind", ["continuous", "tied", "sparse", "sorted", "skewed", "constant"])
+def test_large_arrays_are_sampled_and_stay_exact(kind: str) -> None:
+    size = 5001
+    x = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    x = {
+        "continuous": x,
+        "tied": np.round(2 * x),
+        "sparse": np.where(x > 1.5, x, 0),
+        "sorted": np.sort(x),
+        "skewed": np.where(np.arange(size) % (size // 256) == 0, 100 + x, x),  # the sample sees only the outliers
+        "constant": np.full(size, -3.0),
+    }[kind].astype(np.float32)
+    for count in (0, 1, 17, 300, 2500, 3073, 4999, 5001):
+        np.testing.assert_array_equal(top_mask(jnp.asarray(x), jnp.int32(count)), expected(x, count))
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.int8, jnp.int32, jnp.uint8, jnp.bool_])
 def test_top_mask_takes_every_dtype(dtype) -> None:
     score = jnp.asarray([3, 0, 1, 3, 2, 0], jnp.int32).astype(dtype)
