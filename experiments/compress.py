@@ -119,7 +119,9 @@ class Run:
         config, fit = self.config, phase.fit
         clock = time.monotonic() - progress["seconds"]
         begin = progress["step"]
-        sampler = Sampler(len(self.data.train.labels), config.batch_size, seed=config.seed * 1000 + index)
+        # A loaded network counts as a phase, so that the rest of the run is the same whether it was loaded or trained.
+        seed = config.seed * 1000 + index + bool(config.load)
+        sampler = Sampler(len(self.data.train.labels), config.batch_size, seed=seed)
         per_epoch = sampler.steps_per_epoch
         steps = round(fit.epochs * per_epoch)
         base = jax.tree.map(jnp.asarray, arrays["base"] if begin else phase.begin(arrays["params"]))
@@ -129,7 +131,7 @@ class Run:
             phase.optimizer(base, steps),
             self.data.train,
             sampler,
-            seed=config.seed * 1000 + index,
+            seed=seed,
             shift=fit.shift,
             teacher=self.teacher(fit.shift) if phase.distill else None,
             loop=config.loop,

@@ -32,6 +32,11 @@ class LeafAccount:
       positions: Bits of the positions of non-zeros, bitmaps of dropped slices included.
       codebook: Bits of scales, level tables and value histograms.
       header: Bits of shape, dtype and codec choice.
+
+    >>> from compressjax import storage
+    >>> leaf = account(storage.encode({"w": np.float32([0, 0.5, 0, -0.5])})).leaves[0]
+    >>> leaf.path, leaf.shape, leaf.nonzeros, leaf.bits == leaf.values + leaf.positions + leaf.codebook + leaf.header
+    ('w', (4,), 2, True)
     """
 
     path: str
@@ -67,6 +72,11 @@ class Account:
     Attributes:
       leaves: One entry per leaf, in the file's order.
       file_header: Bits that belong to no leaf: magic, version, checksum, names, metadata, lengths, padding.
+
+    >>> from compressjax import storage
+    >>> content = storage.encode({"w": np.eye(8, dtype=np.float32), "b": np.ones(8, np.float32)})
+    >>> account(content).bits == 8 * len(content)
+    True
     """
 
     leaves: tuple[LeafAccount, ...]

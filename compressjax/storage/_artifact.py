@@ -41,6 +41,10 @@ class Artifact:
     Attributes:
       params: Nested dictionary of NumPy arrays.
       meta: Metadata given to `encode`; tuples come back as lists.
+
+    >>> artifact = decode(encode({"w": np.ones(2)}, {"model": "toy"}))
+    >>> artifact.params, artifact.meta
+    ({'w': array([1., 1.])}, {'model': 'toy'})
     """
 
     params: dict[str, Any]
@@ -182,6 +186,12 @@ def load(path: str | os.PathLike[str], *, max_elements: int = MAX_ELEMENTS) -> A
     Raises:
       ValueError: As for `decode`, with the file's name in front.
       OSError: If the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = save(folder + "/model.cjx", {"a": np.zeros(3)})
+    ...     load(folder + "/model.cjx").params["a"].shape
+    (3,)
     """
     data = Path(path).read_bytes()
     try:

@@ -91,7 +91,7 @@ def test_levels_can_be_tuned_afterwards():
     *_, (params, state) = run(transform, params, 2, lambda w: w - 1.0)
     transform = tied(optax.sgd(0.1), rules)
     tuning = transform.init(params)
-    updates, _ = transform.update({"w": params["w"] - 1.0}, tuning, params)
+    updates, _ = transform.update(jax.tree.map(lambda w: w - 1.0, params), tuning, params)
     moved = optax.apply_updates(params, updates)["w"]
     for level in np.unique(params["w"]):
         assert len(np.unique(moved[params["w"] == level])) == 1
