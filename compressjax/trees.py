@@ -59,6 +59,21 @@ def leaves(tree: Tree) -> dict[str, Any]:
     return out
 
 
+def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+    """Shape of every leaf by path.
+
+    Args:
+      tree: Any pytree of arrays, or of `jax.ShapeDtypeStruct`.
+
+    Returns:
+      Path to shape.
+
+    >>> shapes({"fc": {"kernel": jax.ShapeDtypeStruct((3, 2), "float32")}})
+    {'fc/kernel': (3, 2)}
+    """
+    return {path: tuple(leaf.shape) for path, leaf in leaves(tree).items()}
+
+
 def update(tree: Tree, changes: Mapping[str, Any]) -> Tree:
     """Returns `tree` with the leaves named in `changes` replaced; the structure stays.
 

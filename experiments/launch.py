@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -30,12 +30,18 @@ def launch(main: Callable[[list[str]], None]) -> None:
             logging.set_verbosity(logging.WARNING)  # Orbax reports every checkpoint at INFO
         try:
             main(argv)
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError, ImportError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
 
+    app.run(guarded, flags_parser=parse)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the flags; an override that names no field or has another type is one sentence."""
     try:
-        app.run(guarded)
-    except (KeyError, TypeError) as error:  # an override that names no field, or of another type
-        print(f"error: bad configuration override: {error.args[0] if error.args else error}", file=sys.stderr)
-        sys.exit(1)
+        return flags.FLAGS(argv)
+    except (KeyError, TypeError, ValueError, flags.Error) as error:
+        reason = error.args[0] if error.args else error
+    print(f"error: {reason}\nPass --help to see the flags.", file=sys.stderr)
+    sys.exit(2)

@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from compressjax import channels, projections, quantizers, training, trees
-from compressjax.zoo import Model
+from compressjax.zoo import Model, build
 from experiments.schema import Admm, Config, Fit, Quantize, Stage
 
 Params = Any
 CONTROL = "gradual_magnitude"
+DENSE, CUT = "dense.cjx", "cut.cjx"
 FREEZE_FRACTIONS = (0.3, 0.5, 0.7, 0.85, 0.95, 1.0)  # shares of the survivors frozen at their level, one per pass
 
 
@@ -59,14 +61,14 @@ def plan(config: Config, model: Model, load: Callable[[str], Params]) -> list[Ph
     """
     phases = []
     if not config.load:
-        phases.append(Phase("pretrain", config.pretrain, _plain(config.pretrain), artifact="dense.cjx", distill=False))
+        phases.append(Phase("pretrain", config.pretrain, _plain(config.pretrain), artifact=DENSE, distill=False))
     if config.widths:
 
         def begin(params: Params) -> Params:
             return channels.cut(params, model.chain, config.widths)
 
-        phases.append(Phase("recover", config.recover, _plain(config.recover), begin=begin, artifact="cut.cjx"))
-    start = "cut.cjx" if config.widths else "dense.cjx"
+        phases.append(Phase("recover", config.recover, _plain(config.recover), begin=begin, artifact=CUT))
+    start = CUT if config.widths else DENSE
     for i, stage in enumerate(config.stages):
         phases += _stage_phases(stage_name(i), stage, config.solver, model)
     if config.control:
@@ -95,16 +97,62 @@ def control_name(index: int) -> str:
 
 def quantized_name(quantize: Quantize) -> str:
     """Name of the artefact of a quantized stage, without suffix."""
-    widths = "".join(str(bits) for bits in quantize.bits.values())
+    widths = "-".join(str(bits) for bits in quantize.bits.values())
     return f"{stage_name(quantize.stage)}-{quantize.quantizer}-{widths}bit"
 
 
+def shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's leaves by path, without making them."""
+    return trees.shapes(jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def preflight(config: Config, model: Model) -> None:
+    """Tries every rule of a configuration on the network's shapes, before anything is trained.
+
+    Raises:
+      ValueError: If a width does not fit, a rule matches nothing or a budget exceeds its layer.
+    """
+    if config.widths:
+        wide = model.config["widths"]
+        fits = len(config.widths) == len(wide) and all(
+            1 <= w <= most for w, most in zip(config.widths, wide, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"config.widths is {config.widths}; {model.name} has hidden layers of {tuple(wide)} units."
+            )
+        model = build(**{**model.config, "widths": config.widths})
+    leaves = jax.eval_shape(model.init, jax.random.key(0))
+    for i, stage in enumerate(config.stages):
+        for path, count in trees.assign(stage.keep, leaves).items():
+            size = math.prod(trees.leaves(leaves)[path].shape)
+            if count > size:
+                raise ValueError(f"config.stages[{i}].keep asks for {count} weights of {path}, which has {size}.")
+    for quantize in config.quantize:
+        trees.assign(quantizer_rules(quantize), leaves)
+
+
+def learning_rate(fit: Fit, steps: int) -> Callable[[Any], Any]:
+    """The learning rate of a phase by step: a cosine, or that of the coarse schedule."""
+    if isinstance(fit, Admm) and fit.every == 0:
+        return coarse(fit, steps).learning_rate
+    return optax.cosine_decay_schedule(fit.learning_rate, max(steps, 1), fit.final_learning_rate / fit.learning_rate)
+
+
 def adam(fit: Fit, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Adam with a cosine from `learning_rate` to `final_learning_rate`."""
-    schedule = optax.cosine_decay_schedule(
-        fit.learning_rate, max(steps, 1), fit.final_learning_rate / fit.learning_rate
+    """Adam at the phase's learning rate."""
+    return optax.with_extra_args_support(optax.adam(learning_rate(fit, steps)))
+
+
+def coarse(admm: Admm, steps: int) -> training.Coarse:
+    """The published coarse schedule spread over `steps`: a constant penalty, and a constant learning rate for Adam."""
+    return training.coarse(
+        iterations=admm.iterations,
+        steps_per_iteration=max(1, steps // admm.iterations),
+        rho=admm.rho,
+        learning_rate=admm.learning_rate,
+        decay_at=(),
     )
-    return optax.with_extra_args_support(optax.adam(schedule))
 
 
 def nonzero_masks(params: Params, rules: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,18 +161,21 @@ def nonzero_masks(params: Params, rules: Mapping[str, Any]) -> dict[str, Any]:
     return {path: jnp.asarray(known[path]) != 0 for path in trees.assign(rules, params)}
 
 
-def constraints(stage: Stage) -> dict[str, projections.Cardinality]:
-    """The pruning sets of a stage: a cardinality for each rule."""
-    return {rule: projections.Cardinality(count) for rule, count in stage.keep.items()}
+def constraints(stage: Stage, params: Params) -> dict[str, projections.Cardinality]:
+    """The pruning sets of a stage by path.
+
+    Removing dead units may have left a layer with fewer entries than its count; then all of them are kept.
+    """
+    known = trees.leaves(params)
+    return {
+        path: projections.Cardinality(min(count, math.prod(known[path].shape)))
+        for path, count in trees.assign(stage.keep, params).items()
+    }
 
 
 def quantizer_rules(quantize: Quantize) -> dict[str, quantizers.Quantizer]:
     """The level sets of the weights, by rule."""
-    kinds = {
-        "levels": quantizers.Levels,
-        "codebook": quantizers.Codebook,
-        "power_of_two": quantizers.PowerOfTwo,
-    }
+    kinds = {"levels": quantizers.Levels, "codebook": quantizers.Codebook}
     return {rule: kinds[quantize.quantizer](bits) for rule, bits in quantize.bits.items()}
 
 
@@ -139,9 +190,12 @@ def _stage_phases(
     model: Model,
     begin: Callable[[Params], Params] = lambda params: params,
 ) -> list[Phase]:
-    rules = constraints(stage)
+
+    def project(params: Params) -> Params:
+        return projections.project(constraints(stage, params), params)
 
     def solve(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
+        rules = constraints(stage, params)
         if solver == CONTROL:
             inner = training.gradual_magnitude(
                 adam(stage.prune, steps), rules, begin=0, end=math.ceil(0.75 * steps), every=max(1, steps // 60)
@@ -151,15 +205,13 @@ def _stage_phases(
         return training.masked(inner, nonzero_masks(params, rules))
 
     def retrain(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
-        return training.masked(adam(stage.retrain, steps), nonzero_masks(params, rules))
+        return training.masked(adam(stage.retrain, steps), nonzero_masks(params, stage.keep))
 
     def remove_dead(params: Params) -> Params:
         return channels.remove_dead(params, model.chain)[0]
 
     return [
-        Phase(
-            f"{name}/{solver}", stage.prune, solve, begin=begin, end=lambda params: projections.project(rules, params)
-        ),
+        Phase(f"{name}/{solver}", stage.prune, solve, begin=begin, end=project),
         Phase(f"{name}/retrain", stage.retrain, retrain, end=remove_dead, artifact=f"{name}.cjx"),
     ]
 
@@ -169,14 +221,9 @@ def solver_admm(
 ) -> optax.GradientTransformationExtraArgs:
     """ADMM with frequent refreshes and a half-cosine ramp of rho, or the published coarse schedule (``every=0``)."""
     if admm.every == 0:
-        coarse = training.coarse(
-            iterations=admm.iterations,
-            steps_per_iteration=max(1, steps // admm.iterations),
-            rho=admm.rho,
-            learning_rate=admm.learning_rate,
-        )
+        settings = coarse(admm, steps)
         return training.admm(
-            optax.adam(coarse.learning_rate), rules, rho=coarse.rho, every=coarse.every, rescale_dual=admm.rescale_dual
+            adam(admm, steps), rules, rho=settings.rho, every=settings.every, rescale_dual=admm.rescale_dual
         )
     ramp = training.half_cosine(admm.initial_rho, admm.rho, steps)
     return training.admm(adam(admm, steps), rules, rho=ramp, every=admm.every, rescale_dual=admm.rescale_dual)

@@ -5,13 +5,14 @@ configuration after `check` has accepted it.  Epochs are counted on the training
 """
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any
 
 SOLVERS = ("admm", "gradual_magnitude")
-QUANTIZERS = ("levels", "codebook", "power_of_two")
+QUANTIZERS = ("levels", "codebook")
 LOOPS = ("step", "scan")
 
 
@@ -150,6 +151,11 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"{at}.stage is {quantize.stage}; the run has {len(config.stages)} stages, counted from 0."
             )
+        if not quantize.bits:
+            raise ValueError(f"{at}.bits is empty; name at least one rule and its bits.")
+        same = (quantize.stage, quantize.quantizer, tuple(quantize.bits.values()))
+        if same in [(q.stage, q.quantizer, tuple(q.bits.values())) for q in config.quantize[:i]]:
+            raise ValueError(f"{at} quantizes the same stage to the same bits as an earlier entry; remove one of them.")
         for rule, bits in quantize.bits.items():
             if not 1 <= bits <= 8:
                 raise ValueError(f"{at}.bits[{rule!r}] is {bits}; use 1 to 8.")
@@ -170,6 +176,7 @@ def _check_fit(at: str, fit: Fit) -> None:
 
 def _check_admm(at: str, admm: Admm) -> None:
     _check_fit(at, admm)
+    _positive(f"{at}.epochs", admm.epochs)
     _positive(f"{at}.rho", admm.rho)
     _positive(f"{at}.initial_rho", admm.initial_rho)
     _least(f"{at}.every", admm.every, 0)
@@ -182,13 +189,13 @@ def _choice(at: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _positive(at: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{at} is {value}; it must be positive.")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{at} is {value}; it must be positive and finite.")
 
 
 def _least(at: str, value: float, least: int) -> None:
-    if not value >= least:
-        raise ValueError(f"{at} is {value}; it must be at least {least}.")
+    if not (value >= least and math.isfinite(value)):
+        raise ValueError(f"{at} is {value}; it must be a finite number of at least {least}.")
 
 
 def _check_types(value: Any, at: str) -> None:

@@ -6,7 +6,7 @@ the reloaded files.
 
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,27 +14,25 @@ import numpy as np
 from compressjax import storage, trees
 from experiments import schema
 from experiments.fitting import accuracy, scale
-from experiments.phases import CONTROL, control_name, quantized_name, stage_name
+from experiments.phases import CONTROL, DENSE, control_name, quantized_name, stage_name
+from experiments.runner import Run, nonzeros
 from experiments.workdir import read_metrics
-
-if TYPE_CHECKING:
-    from experiments.compress import Run
 
 BINS = 60
 
 
-def summarize(run: "Run") -> dict[str, Any]:
+def summarize(run: Run) -> dict[str, Any]:
     """Builds ``report.json`` (format: docs/runs.md)."""
     config, metrics = run.config, read_metrics(run.workdir.path)
     restored = run.workdir.restore()
-    dense = run.load("dense.cjx")
+    dense = run.load(DENSE)
     weights = sum(leaf.size for path, leaf in trees.leaves(dense).items() if path.endswith("kernel"))
     parameters = sum(leaf.size for leaf in trees.leaves(dense).values())
     stages = [_stage(run, stage_name(i), config.solver, s, weights, metrics) for i, s in enumerate(config.stages)]
     ladder = config.stages if config.control else ()
     control = [_stage(run, control_name(i), CONTROL, s, weights, metrics) for i, s in enumerate(ladder)]
     quantized = [_quantized(run, quantize, weights, parameters) for quantize in config.quantize]
-    smallest = f"{quantized[-1]['name']}.cjx" if quantized else f"{stages[-1]['name']}.cjx" if stages else "dense.cjx"
+    smallest = f"{quantized[-1]['name']}.cjx" if quantized else f"{stages[-1]['name']}.cjx" if stages else DENSE
     run.workdir.write("model.cjx", (run.workdir.path / smallest).read_bytes())
     return {
         "config": schema.to_dict(config),
@@ -70,7 +68,7 @@ def headline(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _judge(run: "Run", params: Any) -> dict[str, float]:
+def _judge(run: Run, params: Any) -> dict[str, float]:
     model = run.network(params)
     return {
         "validation_accuracy": accuracy(model, params, run.data.validation),
@@ -78,7 +76,7 @@ def _judge(run: "Run", params: Any) -> dict[str, float]:
     }
 
 
-def _cost(run: "Run", params: Any) -> dict[str, Any]:
+def _cost(run: Run, params: Any) -> dict[str, Any]:
     """Multiply-accumulates by XLA's count (dense arithmetic, so only removed units count) and measured latency."""
     model = run.network(params)
     forward = jax.jit(lambda params, images: model.apply(params, scale(images)))
@@ -96,10 +94,10 @@ def _cost(run: "Run", params: Any) -> dict[str, Any]:
 
 
 def _stage(
-    run: "Run", name: str, solver: str, stage: schema.Stage, weights: int, metrics: list[dict[str, Any]]
+    run: Run, name: str, solver: str, stage: schema.Stage, weights: int, metrics: list[dict[str, Any]]
 ) -> dict[str, Any]:
     params = run.load(f"{name}.cjx")
-    kept = _nonzeros(params)
+    kept = nonzeros(params)
     begin = [r for r in metrics if r["phase"] == f"{name}/retrain" and r["step"] == 0]
     return {
         "name": name,
@@ -117,16 +115,17 @@ def _stage(
     }
 
 
-def _quantized(run: "Run", quantize: schema.Quantize, weights: int, parameters: int) -> dict[str, Any]:
+def _quantized(run: Run, quantize: schema.Quantize, weights: int, parameters: int) -> dict[str, Any]:
     name = quantized_name(quantize)
     data = (run.workdir.path / f"{name}.cjx").read_bytes()
     params = storage.decode(data).params
     account = storage.account(data)
     bits = trees.assign(quantize.bits, params)
-    kept = _nonzeros(params)
+    kept = nonzeros(params)
     value_bits = sum(kept[path] * width for path, width in bits.items())
-    streams = {path: dict(leaf) for path, leaf in account.streams().items()}
-    without = sum(sum(leaf.values()) for path, leaf in streams.items() if path in bits)
+    biases = [leaf for leaf in account.leaves if leaf.is_bias]
+    bias_bits = sum(leaf.size for leaf in biases) * quantize.bias_bits
+    streams = account.streams()
     return {
         "name": name,
         "stage": stage_name(quantize.stage),
@@ -136,20 +135,18 @@ def _quantized(run: "Run", quantize: schema.Quantize, weights: int, parameters: 
         "bytes": len(data),
         "weights": sum(kept.values()),
         "nonzeros": kept,
+        # Data only, as in the publications: so many bits per surviving weight, nothing else.
         "ratio_data": 32 * weights / value_bits,
-        "ratio_data_and_positions": 32 * weights / without,
-        "ratio_file": 32 * parameters / (8 * len(data)),
-        "ratio_file_without_biases": 32 * weights / (8 * len(data)),
+        "ratio_data_with_biases": 32 * parameters / (value_bits + bias_bits),
+        # Everything in the file; without biases, what belongs to them is left out on both sides.
+        "ratio_file": 32 * parameters / account.bits,
+        "ratio_file_without_biases": 32 * weights / (account.bits - sum(leaf.bits for leaf in biases)),
         "streams": streams,
         "header_bits": account.header_bits,
         "published": quantize.published or None,
         **_judge(run, params),
         **_cost(run, params),
     }
-
-
-def _nonzeros(params: Any) -> dict[str, int]:
-    return {path: int(np.count_nonzero(leaf)) for path, leaf in trees.leaves(params).items() if path.endswith("kernel")}
 
 
 def _histograms(dense: Any, compressed: Any) -> dict[str, Any]:

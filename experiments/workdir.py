@@ -61,7 +61,9 @@ class Workdir:
 
     def _claim(self) -> None:
         file = self.path / CONFIG
-        if file.exists():
+        records = self.path / METRICS
+        begun = any((self.path / CHECKPOINTS).glob("[0-9]*")) or (records.exists() and records.stat().st_size > 0)
+        if file.exists() and begun:
             try:
                 before = json.loads(file.read_text())
             except ValueError as error:
@@ -91,11 +93,12 @@ class Workdir:
 
         file = self.path / METRICS
         covered = {**progress, "metrics_bytes": file.stat().st_size if file.exists() else 0}
-        with writing(self.path):
-            self._checkpoints().save(
-                number,
-                args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(covered)),
-            )
+        contents = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(covered))
+        with writing(self.path, Exception):  # Orbax reports a full disk under several types
+            if file.exists():
+                with open(file, "rb") as records:
+                    os.fsync(records.fileno())  # a checkpoint must not outlive the records it covers
+            self._checkpoints().save(number, args=contents)
 
     def restore(self) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest complete checkpoint as (number, arrays, progress), with later metric records cut off.
@@ -141,13 +144,14 @@ class Workdir:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Any:
+def writing(path: Path, failure: type[Exception] = OSError) -> Any:
     """Turns a failed write (full or read-only disk) into one clear sentence."""
     try:
         yield
-    except OSError as error:
+    except failure as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{error}".partition("\n")[0]
         raise ValueError(
-            f"Writing to {path} failed ({error.strerror}); the last complete checkpoint is kept. "
+            f"Writing to {path} failed ({reason}); the last complete checkpoint is kept. "
             "Free space or fix permissions and run the same command again."
         ) from error
 

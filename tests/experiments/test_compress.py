@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from compressjax import data, storage, trees, zoo
-from experiments import compress, schema
+from experiments import compress, phases, schema
 from experiments.fitting import accuracy
-from experiments.schema import Admm, Distill, Fit
+from experiments.schema import Admm, Distill, Fit, Quantize
 from experiments.workdir import Workdir, read_metrics
 from tests.experiments import tiny
 
@@ -58,7 +58,8 @@ def test_report_describes_the_reloaded_file(finished):
 def test_ratios_are_ordered_and_add_up(finished):
     _, report = finished
     item = report["quantized"][0]
-    assert item["ratio_data"] > item["ratio_data_and_positions"] > item["ratio_file_without_biases"]
+    assert item["ratio_data"] > item["ratio_file_without_biases"] > 1
+    assert item["ratio_data"] > item["ratio_data_with_biases"] > item["ratio_file"] > 1
     streams = sum(bits for leaf in item["streams"].values() for bits in leaf.values())
     assert streams + item["header_bits"] == 8 * item["bytes"]
 
@@ -128,6 +129,9 @@ def test_refuses_an_unwritable_workdir(tmp_path):
         ({"dataset": "imagenet"}, "imagenet"),
         ({"model": "lenet6"}, "lenet6"),
         ({"batch_size": 0}, "at least 1"),
+        ({"pretrain": Fit(epochs=float("inf"))}, "finite"),
+        ({"widths": (300, 101)}, "hidden layers of"),
+        ({"load": "no/such/dense.cjx"}, "no/such"),
         ({"solver": "gradual_magnitude", "control": True}, "config.control adds"),
     ],
 )
@@ -141,16 +145,30 @@ def test_bad_configuration_is_one_sentence(changes, message, tmp_path):
     [({"conv9/kernel": 10}, "matches no leaf"), ({"fc3/kernel": 10**6}, "1000000")],
 )
 def test_rules_that_do_not_fit(keep, message, tmp_path):
-    config = tiny.config(pretrain=Fit(epochs=0), quantize=())
+    config = tiny.config()
     config.stages[0].keep = keep
     with pytest.raises(ValueError, match=message):
         compress.run(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # refused before anything is trained
+    with pytest.raises(ValueError, match="matches no leaf"):  # and the directory may be used again
+        compress.run(tiny.config(quantize=(Quantize(stage=0, bits={"conv*": 2}),)), tmp_path / "run", progress=False)
 
 
 def test_divergence_names_step_and_leaf_and_keeps_the_checkpoint(tmp_path):
+    config = tiny.config()
+    config.stages[0].prune.learning_rate = 1e30
     with pytest.raises(ValueError, match=r"fc\d/(bias|kernel) is not finite at step \d"):
-        compress.run(tiny.diverging(), tmp_path / "run", progress=False)
-    assert not (tmp_path / "run" / "dense.cjx").exists()
+        compress.run(config, tmp_path, progress=False)
+    with Workdir(tmp_path, schema.to_dict(config)) as directory:
+        _, arrays, progress = directory.restore()
+    assert progress["phase"] == 1
+    assert all(np.isfinite(leaf).all() for leaf in trees.leaves(arrays["params"]).values())
+
+
+def test_a_dense_network_of_another_seed_is_refused(finished, tmp_path):
+    workdir, _ = finished
+    with pytest.raises(ValueError, match="seed 0, this run has 1"):
+        compress.run(tiny.config(load=str(workdir / "dense.cjx"), seed=1), tmp_path, progress=False)
 
 
 def test_lost_records_are_noticed(finished, tmp_path):
@@ -173,8 +191,7 @@ def test_every_config_is_valid_in_every_profile(path):
     for profile in ("full", "tiny"):
         config = module.get_config(profile)
         schema.check(config)
-        model = zoo.build(config.model)
-        assert len(compress.plan_names(config, model)) >= 2 * len(config.stages)
+        phases.preflight(config, zoo.build(config.model))
     with pytest.raises(ValueError, match="profile"):
         module.get_config("huge")
 
@@ -191,6 +208,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--config=configs/digits_admm.py:tiny", "--config.sead=1"], "sead"),
         (["--config=configs/digits_admm.py:tiny", "--config.seed=one"], "one"),
         (["--config=configs/digits_admm.py:tiny", "--config.solver=magic"], "choose one of"),
+        (["--config=configs/nope.py"], "nope.py"),
     ],
 )
 def test_command_line_errors_are_one_sentence(arguments, message, tmp_path):

@@ -1,7 +1,5 @@
 """A compression run of seconds: LeNet-300-100 on the embedded digits, one short stage, one quantization."""
 
-import math
-
 from experiments.schema import Admm, Config, Fit, Quantize, Stage
 
 LAYERS = ("fc1/kernel", "fc2/kernel", "fc3/kernel")
@@ -30,8 +28,3 @@ def config(**changes: object) -> Config:
         "checkpoint_every": 3,
     }
     return Config(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def diverging() -> Config:
-    """A learning rate that is not finite, so that the first update breaks the weights."""
-    return config(pretrain=Fit(epochs=2, learning_rate=math.inf, final_learning_rate=1.0))

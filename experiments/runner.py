@@ -1,0 +1,218 @@
+"""The runner: takes a configuration through its phases, and can be stopped anywhere."""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from compressjax import data, storage, trees, zoo
+from compressjax.data import Sampler
+from experiments import phases
+from experiments.fitting import Teacher, Trainer, accuracy, teach
+from experiments.phases import DENSE, Phase
+from experiments.schema import Config
+from experiments.workdir import Workdir
+
+
+class Run:
+    """One run in its directory: the data, the network, the phases and the position among them."""
+
+    def __init__(self, config: Config, workdir: Workdir, *, progress: bool = True):
+        self.config, self.workdir, self.progress = config, workdir, progress
+        self.data = data.load(config.dataset, validation=config.validation or None, seed=config.seed)
+        shape = self.data.train.images.shape[1:]
+        self.model = zoo.build(config.model, classes=self.data.classes, input_shape=shape)
+        phases.preflight(config, self.model)
+        self.phases = phases.plan(config, self.model, self.load)
+        self._teachers: dict[int, Teacher] = {}
+
+    def network(self, params: Any) -> Any:
+        """The zoo module whose widths these parameters have."""
+        widths = zoo.widths_of(self.config.model, params)
+        return zoo.build(**{**self.model.config, "widths": widths})
+
+    def load(self, name: str) -> Any:
+        """Parameters of an artefact of this run."""
+        return storage.load(self.workdir.path / name).params
+
+    def save(self, name: str, params: Any) -> None:
+        """Writes the parameters as an artefact that rebuilds its own network."""
+        widths = list(zoo.widths_of(self.config.model, params))
+        meta: dict[str, Any] = {"model": self.config.model, "dataset": self.config.dataset, "widths": widths}
+        if name == DENSE:  # what another run must share to start from this network
+            meta |= {"seed": self.config.seed, "validation": self.config.validation}
+        self.workdir.write(name, storage.encode(storage.positive_zeros(params), meta))
+
+    def start(self) -> Any:
+        """The parameters before the first phase: fresh, or the dense artefact that the configuration names."""
+        if not self.config.load:
+            return self.model.init(jax.random.key(self.config.seed))
+        if not Path(self.config.load).is_file():
+            raise ValueError(f"config.load is {self.config.load!r}: there is no such file.")
+        artifact = storage.load(self.config.load)
+        for name in ("dataset", "seed", "validation"):
+            ours, theirs = getattr(self.config, name), artifact.meta.get(name, getattr(self.config, name))
+            if ours != theirs:
+                raise ValueError(
+                    f"{self.config.load} was trained with {name} {theirs!r}, this run has {ours!r}: it may have seen "
+                    "this run's validation images."
+                )
+        expected, found = phases.shapes(self.model), trees.shapes(artifact.params)
+        if expected != found:
+            raise ValueError(f"{self.config.load} holds {found}; {self.config.model} needs {expected}.")
+        self.save(DENSE, artifact.params)
+        return artifact.params
+
+    def teacher(self, shift: int) -> Teacher | None:
+        """The dense network's logits at every translation, tabulated once per radius."""
+        distill = self.config.distill
+        if not distill.weight:
+            return None
+        if shift not in self._teachers:
+            self._teachers[shift] = teach(
+                self.model,
+                self.load(DENSE),
+                self.data.train.images,
+                shift=shift,
+                weight=distill.weight,
+                temperature=distill.temperature,
+            )
+        return self._teachers[shift]
+
+    def train(self) -> None:
+        """Runs all phases from wherever the directory stands."""
+        number: int
+        arrays: dict[str, Any]
+        progress: dict[str, Any]
+        restored = self.workdir.restore()
+        if restored is None:
+            number, arrays, progress = 0, {"params": self.start()}, {"phase": 0, "step": 0, "seconds": 0.0}
+        else:
+            number, arrays, progress = restored
+        for index in range(progress["phase"], len(self.phases)):
+            number, arrays, progress = self._phase(self.phases[index], index, number, arrays, progress)
+
+    def _phase(
+        self, phase: Phase, index: int, number: int, arrays: dict[str, Any], progress: dict[str, Any]
+    ) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        config, fit = self.config, phase.fit
+        clock = time.monotonic() - progress["seconds"]
+        begin = progress["step"]
+        # A loaded network counts as a phase, so that the rest of the run is the same whether it was loaded or trained.
+        seed = config.seed * 1000 + index + bool(config.load)
+        sampler = Sampler(len(self.data.train.labels), config.batch_size, seed=seed)
+        per_epoch = sampler.steps_per_epoch
+        steps = round(fit.epochs * per_epoch)
+        base = jax.tree.map(jnp.asarray, arrays["base"] if begin else phase.begin(arrays["params"]))
+        model = self.network(base)
+        trainer = Trainer(
+            model,
+            phase.optimizer(base, steps),
+            self.data.train,
+            sampler,
+            seed=seed,
+            shift=fit.shift,
+            teacher=self.teacher(fit.shift) if phase.distill else None,
+            loop=config.loop,
+        )
+        carry = trainer.init(base)
+        if begin:
+            carry = unflatten(carry, arrays["carry"])
+        else:
+            self._record(model, phase, carry, 0, steps, per_epoch)
+        bar = self._bar(phase.name, steps, begin)
+        for end in events(begin, steps, config.log_every * per_epoch, config.checkpoint_every * per_epoch):
+            carry = trainer.run(carry, begin, end)
+            bar.update(end - begin)
+            if end == steps or end % (config.log_every * per_epoch) == 0:
+                values = self._record(model, phase, carry, end, steps, per_epoch)
+                bar.set_postfix(validation=f"{values['validation_accuracy']:.4f}", loss=f"{values['loss']:.4f}")
+                carry = carry._replace(loss=jnp.zeros_like(carry.loss))
+            number += end - begin
+            begin = end
+            if end < steps and end % (config.checkpoint_every * per_epoch) == 0:
+                progress = {"phase": index, "step": end, "seconds": time.monotonic() - clock}
+                self.workdir.save(number, {"base": base, "carry": flatten(carry)}, progress)
+        bar.close()
+        params = phase.end(carry.params)
+        if phase.artifact:
+            self.save(phase.artifact, params)
+        number += 1
+        progress = {"phase": index + 1, "step": 0, "seconds": time.monotonic() - clock}
+        arrays = {"params": params}
+        self.workdir.save(number, arrays, progress)
+        return number, arrays, progress
+
+    def _record(self, model: Any, phase: Phase, carry: Any, step: int, steps: int, per_epoch: int) -> dict[str, Any]:
+        """Appends one metrics record: what the validation split says now, and what the solver knows."""
+        logged = step % (self.config.log_every * per_epoch) or self.config.log_every * per_epoch
+        values: dict[str, Any] = {
+            "step": step,
+            "phase": phase.name,
+            "epoch": step / per_epoch,
+            "loss": float(carry.loss) / logged if step else None,
+            "validation_accuracy": accuracy(model, carry.params, self.data.validation),
+            "learning_rate": float(phases.learning_rate(phase.fit, steps)(step)),
+            "nonzeros": nonzeros(carry.params),
+        }
+        for name in ("rho", "primal", "dual"):
+            found = optax.tree_utils.tree_get(carry.optimizer, name)
+            if found is not None:
+                values[name] = {k: finite(v) for k, v in found.items()} if isinstance(found, dict) else finite(found)
+        self.workdir.record(values)
+        return values
+
+    def _bar(self, name: str, steps: int, begin: int) -> Any:
+        quiet = not (self.progress and sys.stderr.isatty())
+        if quiet and self.progress:
+            print(f"{name}: {steps} steps" + (f", from {begin}" if begin else ""), flush=True)
+        return tqdm(total=steps, initial=begin, desc=name, disable=quiet, leave=True)
+
+
+def finite(value: Any) -> float | None:
+    """A JSON number; what is not finite (a residual before the first refresh) has no value yet.
+
+    >>> finite(0.5), finite(float("inf"))
+    (0.5, None)
+    """
+    return float(value) if math.isfinite(value) else None
+
+
+def events(begin: int, end: int, *every: int) -> list[int]:
+    """The steps after `begin` at which something happens: multiples of each period, and `end`.
+
+    >>> events(3, 10, 4, 5)
+    [4, 5, 8, 10]
+    """
+    return [step for step in range(begin + 1, end + 1) if step == end or any(step % period == 0 for period in every)]
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Leaves by number: a form that a checkpoint can hold whatever the tree's node types are.
+
+    >>> flatten((1, [2]))
+    {'0000': 1, '0001': 2}
+    """
+    return {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
+
+
+def unflatten(like: Any, numbered: Mapping[str, Any]) -> Any:
+    """Inverse of `flatten`, with the structure of `like`."""
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(numbered[key]) for key in sorted(numbered)])
+
+
+def nonzeros(params: Any) -> dict[str, int]:
+    """Non-zero entries of every kernel, by path."""
+    return {
+        path: int(np.count_nonzero(np.asarray(leaf)))
+        for path, leaf in trees.leaves(params).items()
+        if path.endswith("kernel")
+    }
