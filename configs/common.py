@@ -25,9 +25,9 @@ def quantize(index: int, bits: dict[str, int], *, shift: int = 1, length: float 
     return Quantize(
         stage=index,
         bits=bits,
-        admm=Admm(epochs=3 * length, learning_rate=5e-4, final_learning_rate=1e-4, shift=shift),
-        freeze=Fit(epochs=4 * length, learning_rate=5e-4, final_learning_rate=1e-4, shift=shift),
-        tune=Fit(epochs=3 * length, learning_rate=5e-4, final_learning_rate=1e-5, shift=shift),
+        admm=Admm(epochs=2 * length, learning_rate=5e-4, final_learning_rate=1e-4, shift=shift),
+        freeze=Fit(epochs=3 * length, learning_rate=5e-4, final_learning_rate=1e-4, shift=shift),
+        tune=Fit(epochs=2 * length, learning_rate=1e-3, final_learning_rate=1e-5, shift=shift),
         published=published,
     )
 

@@ -8,7 +8,7 @@ from configs.common import LENET5, coarse, select, stage
 from experiments.schema import Config, Fit
 
 COUNTS = (60, 500, 520, 157)
-PUBLISHED = "348x at about 99.0 % (arXiv 1907.02124)"
+PUBLISHED = "348x (arXiv 1907.02124)"
 
 
 def get_config(profile: str = "full") -> Config:

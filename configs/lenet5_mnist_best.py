@@ -9,7 +9,7 @@ from experiments.schema import Config, Distill, Fit
 
 
 def get_config(profile: str = "full") -> Config:
-    """Profiles: full and tiny."""
+    """Profiles: full, tiny, and first (only the first stage, without quantization)."""
     config = Config(
         dataset="mnist",
         pretrain=Fit(epochs=10, shift=1),
@@ -19,12 +19,16 @@ def get_config(profile: str = "full") -> Config:
             stage(LENET5, (140, 2100, 2400, 420), 6, 6, published="85x at 99.2 % (ADMM-NN, arXiv 1812.11677)"),
             stage(LENET5, (115, 1100, 900, 270), 8, 8, published="167x at 99.0 % (arXiv 1811.01907)"),
             stage(LENET5, (100, 780, 470, 200), 8, 12, published="246x (arXiv 1903.09769)"),
-            stage(LENET5, (88, 600, 370, 178), 8, 16, published="348x at about 99.0 % (arXiv 1907.02124)"),
+            stage(LENET5, (88, 600, 370, 178), 8, 16, published="348x (arXiv 1907.02124)"),
         ),
         quantize=(
-            quantize(1, {"conv*/kernel": 3, "fc*/kernel": 3}, published="1,910x of weight data (arXiv 1811.01907)"),
-            quantize(2, {"conv*/kernel": 2, "fc*/kernel": 2}, published="4,438x of weight data"),
+            quantize(1, {"*/kernel": 3}, published="1,910x of weight data (arXiv 1811.01907)"),
+            quantize(2, {"*/kernel": 2}, length=1.5, published="4,438x of weight data"),
+            quantize(2, {"*/kernel": 3}, published="623x with positions (arXiv 1811.01907)"),
         ),
         distill=Distill(weight=0.5, temperature=3.0),
     )
+    if profile == "first":
+        config.stages, config.quantize = config.stages[:1], ()
+        return config
     return select(config, profile)

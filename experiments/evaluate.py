@@ -102,6 +102,8 @@ def evaluate(
     shape = part.images.shape[1:]
     dense = zoo.build(name, classes=loaded.classes, input_shape=shape)
     widths = found.meta.get("widths") or zoo.widths_of(name, found.params)
+    if not isinstance(widths, (list, tuple)):
+        raise ValueError(f"{path} has widths {widths!r} in its meta data; a list of numbers is needed.")
     model = zoo.build(name, widths=widths, classes=loaded.classes, input_shape=shape)
     _fits(path, model, found.params)
     return Evaluation(

@@ -241,17 +241,20 @@ def _quantize_phases(quantize: Quantize, load: Callable[[str], Params]) -> list[
         return training.gradual_freeze(adam(quantize.freeze, steps), rules, fractions=FREEZE_FRACTIONS, every=every)
 
     def tune(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
-        return training.tied(adam(quantize.tune, steps), {**rules, **biases})
+        return training.tied(adam(quantize.tune, steps), rules)
+
+    def finish(params: Params) -> Params:
+        """Biases to their levels, and level values to half precision, which halves the codebooks in the file."""
+
+        def halve(weight: Any, _: int) -> Any:
+            half = weight.astype(jnp.float16).astype(weight.dtype)
+            return jnp.where(half == 0, weight, half)  # a level too small for half precision must not prune
+
+        params = projections.project({**rules, **biases}, params)
+        return trees.map_leaves(halve, params, trees.assign(quantize.bits, params))
 
     return [
         Phase(f"{name}/admm", quantize.admm, approach, begin=lambda _: load(f"{stage_name(quantize.stage)}.cjx")),
         Phase(f"{name}/freeze", quantize.freeze, freeze, end=lambda params: projections.project(rules, params)),
-        Phase(
-            f"{name}/tune",
-            quantize.tune,
-            tune,
-            begin=lambda params: projections.project(biases, params),
-            end=lambda params: projections.project({**rules, **biases}, params),
-            artifact=f"{name}.cjx",
-        ),
+        Phase(f"{name}/tune", quantize.tune, tune, end=finish, artifact=f"{name}.cjx"),
     ]

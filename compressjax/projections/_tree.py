@@ -1,7 +1,7 @@
 """Projection of whole parameter trees: rules, and budgets shared by several leaves.
 
 `Joint` is the *global* form of a set: its leaves are flattened, concatenated in the tree's order, projected as one
-vector and split again.  ``Joint(Cardinality(k))`` lets the layers compete for `k` weights (compression.md calls this
+vector and split again.  ``Joint(Cardinality(k))`` lets the layers compete for `k` weights (also called
 the global cardinality projection).
 """
 

@@ -79,8 +79,9 @@ def tied(
         assigned = cast("dict[str, Tieable]", trees.assign(rules, params))
         now, pulls = {}, {}
         for path, quantizer in assigned.items():
-            now[path] = _trained(quantizer, _read(known[path], state.codes[path], quantizer))
-            pulls[path] = _gather(gradients[path], state.codes[path], quantizer)
+            kind = known[path].dtype
+            now[path] = _trained(quantizer, _read(known[path], state.codes[path], quantizer)).astype(kind)
+            pulls[path] = _gather(gradients[path], state.codes[path], quantizer).astype(kind)
         changes, inner_state = inner.update(
             (pulls, _free(gradients, state.codes)), state.inner, (now, _free(known, state.codes)), **extra
         )

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from compressjax.projections import Cardinality
-from compressjax.quantizers import Levels
-from compressjax.training import admm, gradual_freeze, gradual_magnitude, masked
+from compressjax.quantizers import Codebook, Levels
+from compressjax.training import admm, gradual_freeze, gradual_magnitude, masked, tied
 
 DECAY = 0.1
 OPTIMIZERS = {
@@ -44,6 +44,7 @@ TRANSFORMS = {
     "admm of masked, masked": lambda inner: masked(admm(masked(inner, MASKS), RULES, rho=0.5, every=2), MASKS),
     "masked gradual magnitude": lambda inner: masked(gradual_magnitude(inner, RULES, begin=1, end=4, every=1), MASKS),
     "masked gradual freeze": lambda inner: masked(gradual_freeze(inner, {"*kernel": Levels(2)}, every=2), MASKS),
+    "masked tied levels": lambda inner: masked(tied(inner, {"*kernel": Codebook(2)}), MASKS),
 }
 
 

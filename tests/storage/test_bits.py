@@ -21,7 +21,7 @@ def test_relative_index_estimate_matches_random_masks():
     assert bits.relative_index_estimate(mask.size, int(mask.sum()), 2, 5) == pytest.approx(exact, rel=0.01)
 
 
-# LeNet-5 split 60/500/520/157 at 3 bits (conv) and 2 bits (dense): compression.md's "348x split" row.
+# LeNet-5 split 60/500/520/157 at 3 bits (conv) and 2 bits (dense): our split of the published 348x.
 _LAYERS = ((500, 60, 3), (25_000, 500, 3), (400_000, 520, 2), (5_000, 157, 2))
 
 

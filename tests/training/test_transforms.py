@@ -10,8 +10,8 @@ from flax.core import FrozenDict
 
 from compressjax import trees
 from compressjax.projections import Cardinality, Joint
-from compressjax.quantizers import Levels
-from compressjax.training import admm, gradual_freeze, gradual_magnitude, masked
+from compressjax.quantizers import Codebook, Levels
+from compressjax.training import admm, gradual_freeze, gradual_magnitude, masked, tied
 
 SPARSE = {"*kernel": Cardinality(4)}
 TRANSFORMS = {
@@ -22,6 +22,8 @@ TRANSFORMS = {
     "masked": lambda inner: masked(inner, {"fc/kernel": (jnp.arange(12) % 2 == 0).reshape(3, 4)}),
     "gradual_magnitude": lambda inner: gradual_magnitude(inner, SPARSE, begin=1, end=3, every=1),
     "gradual_freeze": lambda inner: gradual_freeze(inner, {"*kernel": Levels(1)}, fractions=(0.5, 1.0), every=2),
+    "tied, codebook": lambda inner: tied(inner, {"*kernel": Codebook(2)}),
+    "tied, levels": lambda inner: tied(inner, {"*kernel": Levels(2)}),
 }
 INNERS = {
     "momentum": lambda: optax.sgd(0.1, momentum=0.9),
