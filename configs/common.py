@@ -9,12 +9,19 @@ LENET300 = ("fc1/kernel", "fc2/kernel", "fc3/kernel")
 
 
 def stage(
-    layers: Sequence[str], counts: Sequence[int], prune: float, retrain: float, *, shift: int = 1, published: str = ""
+    layers: Sequence[str],
+    counts: Sequence[int],
+    prune: float,
+    retrain: float,
+    *,
+    rho: float = 0.05,
+    shift: int = 1,
+    published: str = "",
 ) -> Stage:
     """ADMM with frequent refreshes towards per-layer counts, then masked retraining; epochs of each."""
     return Stage(
         keep=dict(zip(layers, counts, strict=True)),
-        prune=Admm(epochs=prune, learning_rate=2e-3, final_learning_rate=2e-4, shift=shift),
+        prune=Admm(epochs=prune, learning_rate=2e-3, final_learning_rate=2e-4, rho=rho, shift=shift),
         retrain=Fit(epochs=retrain, learning_rate=2e-3, final_learning_rate=2e-5, shift=shift),
         published=published,
     )
@@ -32,24 +39,30 @@ def quantize(index: int, bits: dict[str, int], *, shift: int = 1, length: float 
     )
 
 
-def coarse(counts: Sequence[int], published: str) -> Config:
-    """LeNet-5 by the TensorFlow release's schedule (arXiv 1804.03294): Adam, batch 50, 30 iterations x 5,000 steps.
+def as_published(profile: str, *stages: Stage, quantized: Sequence[Quantize] = ()) -> Config:
+    """LeNet-5 on MNIST without a structured cut; "published" replaces the stages by the release's coarse schedule.
 
-    One refresh of Z and U per iteration, rho 1e-4, no augmentation, then 20,000 steps of masked retraining.
+    That is the TensorFlow release of arXiv 1804.03294: Adam, batch 50, 30 iterations x 5,000 steps with one refresh of
+    Z and U each, rho 1e-4, then 20,000 steps of masked retraining; 172 epochs in all.  Left out: its dropout and weight
+    decay in pretraining and retraining.
     """
-    return Config(
-        dataset="mnist",
-        batch_size=50,
-        pretrain=Fit(epochs=18, learning_rate=1e-3, final_learning_rate=1e-3),
-        stages=(
-            Stage(
-                keep=dict(zip(LENET5, counts, strict=True)),
-                prune=Admm(epochs=136, learning_rate=1e-3, every=0, iterations=30, rho=1e-4),
-                retrain=Fit(epochs=18, learning_rate=1e-3, final_learning_rate=1e-3),
-                published=published,
+    if profile == "published":
+        last = stages[-1]
+        return Config(
+            dataset="mnist",
+            batch_size=50,
+            pretrain=Fit(epochs=18, learning_rate=1e-3, final_learning_rate=1e-3),
+            stages=(
+                Stage(
+                    keep=last.keep,
+                    prune=Admm(epochs=136, learning_rate=1e-3, every=0, iterations=30, rho=1e-4),
+                    retrain=Fit(epochs=18, learning_rate=1e-3, final_learning_rate=1e-3),
+                    published=last.published,
+                ),
             ),
-        ),
-    )
+        )
+    config = Config(dataset="mnist", pretrain=Fit(epochs=10, shift=1), stages=stages, quantize=tuple(quantized))
+    return select(config, profile)
 
 
 def select(config: Config, profile: str) -> Config:
