@@ -56,6 +56,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 def test_damaged_configuration_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"a": ')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
     with pytest.raises(ValueError, match="not valid JSON"), Workdir(tmp_path, {"a": 1}):
         pass
 
