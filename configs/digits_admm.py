@@ -1,4 +1,4 @@
-"""The demo: LeNet-5 on real handwritten digits that come with scikit-learn; under two minutes on two cores.
+"""The demo: LeNet-5 on real handwritten digits that come with scikit-learn; minutes on two cores, mostly compilation.
 
 The same phases as `lenet5_mnist_best`, on 1,797 small images instead of 70,000.
 """
