@@ -21,15 +21,13 @@ from jaxtyping import Array, Bool, Float
 from compressjax.projections._select import budget, check_keep, scale_of, top_mask
 
 
-@dataclass(frozen=True)
 class _Groups:
     """Common to all: the array is reshaped so that each group spans some axes of it."""
 
+    keep: int | float  # declared only: each set says where the field stands in its constructor
+
     def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The reshaped shape and the axes of it that lie within one group."""
-        raise TypeError("abstract")  # pragma: no cover
-
-    def _keep(self) -> int | float:
         raise TypeError("abstract")  # pragma: no cover
 
     def groups(self, shape: tuple[int, ...]) -> int:
@@ -46,7 +44,7 @@ class _Groups:
 
     def count(self, shape: tuple[int, ...]) -> int:
         """How many groups of a tensor of this shape are kept."""
-        return budget(self._keep(), self.groups(shape), f"groups of {self} on shape {shape}")
+        return budget(self.keep, self.groups(shape), f"groups of {self} on shape {shape}")
 
     def support(self, x: Float[Array, "..."]) -> Bool[Array, "..."]:
         """All entries of the kept groups."""
@@ -95,7 +93,17 @@ def _divides(block: tuple[int, int], shape: tuple[int, ...], name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Filters(_Groups):
+class _Slices(_Groups):
+    """Groups that `keep` alone describes."""
+
+    keep: int | float
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+
+@dataclass(frozen=True)
+class Filters(_Slices):
     """At most `keep` filters: slices along the last axis, each with all weights of one output unit.
 
     Args:
@@ -109,21 +117,13 @@ class Filters(_Groups):
            [0., 0.]], dtype=float32)
     """
 
-    keep: int | float
-
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
-
-    def _keep(self) -> int | float:
-        return self.keep
-
     def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         _at_least(2, shape, "Filters")
         return shape, tuple(range(len(shape) - 1))
 
 
 @dataclass(frozen=True)
-class Channels(_Groups):
+class Channels(_Slices):
     """At most `keep` input channels: slices along the axis before the last, each with all weights of one input.
 
     Args:
@@ -137,21 +137,13 @@ class Channels(_Groups):
            [0., 0.]], dtype=float32)
     """
 
-    keep: int | float
-
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
-
-    def _keep(self) -> int | float:
-        return self.keep
-
     def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         _at_least(2, shape, "Channels")
         return shape, tuple(axis for axis in range(len(shape)) if axis != len(shape) - 2)
 
 
 @dataclass(frozen=True)
-class Columns(_Groups):
+class Columns(_Slices):
     """At most `keep` columns (filter shapes): one position (kh, kw, in) across all filters.
 
     On a dense kernel a column is one input, as for `Channels`.
@@ -165,14 +157,6 @@ class Columns(_Groups):
     >>> Columns(0.1).count((5, 5, 20, 50))
     50
     """
-
-    keep: int | float
-
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
-
-    def _keep(self) -> int | float:
-        return self.keep
 
     def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         _at_least(2, shape, "Columns")
@@ -200,9 +184,6 @@ class Block(_Groups):
     def __post_init__(self) -> None:
         _check_block(self.block)
         check_keep(self.keep)
-
-    def _keep(self) -> int | float:
-        return self.keep
 
     def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if len(shape) != 2:
@@ -240,9 +221,6 @@ class BlockPunched(_Groups):
     def __post_init__(self) -> None:
         _check_block(self.block)
         check_keep(self.keep)
-
-    def _keep(self) -> int | float:
-        return self.keep
 
     def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if len(shape) not in (2, 4):

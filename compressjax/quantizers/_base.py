@@ -20,6 +20,29 @@ SWEEP_LIMIT = 1 << 16
 _UNROLLED = 16
 
 
+class LevelSet:
+    """Common to the sets of levels without zero: what a quantizer does once its levels are fitted.
+
+    `snap` is the nearest point for given levels, so `project` is the nearest point for the best ones.
+    """
+
+    def fit(self, x: Float[Array, "..."]) -> Float[Array, "levels"]:
+        """The levels of least squared error to the non-zeros of `x`, sorted."""
+        raise TypeError("abstract")  # pragma: no cover
+
+    def snap(self, x: Float[Array, "..."], levels: Float[Array, "levels"]) -> Float[Array, "..."]:
+        """Non-zeros to the nearest level, zeros stay."""
+        return jnp.where(x == 0, jnp.zeros_like(x), nearest(x, levels))
+
+    def project(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The nearest point with the zeros of `x`."""
+        return self.snap(x, self.fit(x))
+
+    def support(self, x: Float[Array, "..."]) -> Bool[Array, "..."]:
+        """The non-zero entries."""
+        return x != 0
+
+
 def check_bits(bits: int, least: int = 1, most: int = 8) -> None:
     """Raises `ValueError` unless `bits` is an int in [least, most]."""
     if isinstance(bits, bool) or not isinstance(bits, int) or not least <= bits <= most:

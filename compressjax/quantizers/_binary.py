@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from compressjax.quantizers._base import SWEEP_LIMIT, distinct, histogram, nearest, rounded, unit, working
+from compressjax.quantizers._base import SWEEP_LIMIT, LevelSet, distinct, histogram, rounded, unit, working
 
 
 @dataclass(frozen=True)
-class Binary:
+class Binary(LevelSet):
     """Non-zero entries are +-a, one a per tensor; zeros stay zero.
 
     >>> Binary().project(jnp.array([1.0, -3.0, 0.0]))
@@ -33,25 +33,13 @@ class Binary:
         mean = jnp.sum(size) / jnp.maximum(jnp.sum(x != 0, dtype=jnp.int32), 1).astype(size.dtype)
         return _pair(jnp.where(member, exact[0], rounded(mean * unit_, x.dtype)))
 
-    def snap(self, x: Float[Array, "..."], levels: Float[Array, "2"]) -> Float[Array, "..."]:
-        """Non-zeros to the nearest level, zeros stay."""
-        return jnp.where(x == 0, jnp.zeros_like(x), nearest(x, levels))
-
-    def project(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The nearest point with the zeros of `x`."""
-        return self.snap(x, self.fit(x))
-
     def contains(self, x: Float[Array, "..."]) -> Bool[Array, ""]:
         """Whether all non-zeros have one magnitude."""
         return distinct(jnp.abs(x), 1)[1]
 
-    def support(self, x: Float[Array, "..."]) -> Bool[Array, "..."]:
-        """The non-zero entries."""
-        return x != 0
-
 
 @dataclass(frozen=True)
-class Ternary:
+class Ternary(LevelSet):
     """Entries are -a, 0 or a, one a per tensor; the projection sets small entries to zero.
 
     Exact (to float32 rounding) up to 2^16 entries; larger tensors are fitted on a histogram with bins of 1/128 relative
@@ -72,10 +60,6 @@ class Ternary:
         level = levels[-1].astype(x.dtype)
         far = working(jnp.abs(x)) > working(level) / 2
         return jnp.where(far, jnp.where(x < 0, -level, level), jnp.where(jnp.isnan(x), x, jnp.zeros_like(x)))
-
-    def project(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The nearest point of the set."""
-        return self.snap(x, self.fit(x))
 
     def contains(self, x: Float[Array, "..."]) -> Bool[Array, ""]:
         """Whether all non-zeros have one magnitude."""

@@ -20,13 +20,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from compressjax.quantizers._base import check_bits, distinct, histogram, nearest, rounded, unit
+from compressjax.quantizers._base import LevelSet, check_bits, distinct, histogram, rounded, unit
 
 _CELLS = 512
 
 
 @dataclass(frozen=True)
-class Codebook:
+class Codebook(LevelSet):
     """Non-zero entries take at most 2^bits distinct values.
 
     Up to 512 entries the projection is exact (to float32 rounding); larger tensors get a near-optimal codebook (a fixed
@@ -62,21 +62,9 @@ class Codebook:
         levels = jnp.where(levels == 0, jnp.finfo(x.dtype).tiny, levels)
         return jnp.where(member, exact, jnp.sort(levels))
 
-    def snap(self, x: Float[Array, "..."], levels: Float[Array, "levels"]) -> Float[Array, "..."]:
-        """Non-zeros to the nearest level, zeros stay."""
-        return jnp.where(x == 0, jnp.zeros_like(x), nearest(x, levels))
-
-    def project(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The nearest point with the zeros of `x`."""
-        return self.snap(x, self.fit(x))
-
     def contains(self, x: Float[Array, "..."]) -> Bool[Array, ""]:
         """Whether the non-zeros take at most 2^bits distinct values."""
         return distinct(x, 1 << self.bits)[1]
-
-    def support(self, x: Float[Array, "..."]) -> Bool[Array, "..."]:
-        """The non-zero entries."""
-        return x != 0
 
 
 @partial(jax.jit, static_argnames="clusters")

@@ -22,11 +22,11 @@ from jaxtyping import Array, Bool, Float
 
 from compressjax.quantizers._base import (
     SWEEP_LIMIT,
+    LevelSet,
     bin_edges,
     check_bits,
     distinct,
     histogram,
-    nearest,
     rounded,
     unit,
     working,
@@ -34,7 +34,7 @@ from compressjax.quantizers._base import (
 
 
 @dataclass(frozen=True)
-class Levels:
+class Levels(LevelSet):
     """Non-zero entries are +-q, +-2q, ..., +-2^(bits-1) q, with one scale q per tensor.
 
     The fit is exact (to float32 rounding) while the number of entries times ``2^(bits-1) - 1`` is at most 2^16; larger
@@ -71,23 +71,11 @@ class Levels:
         positive = _multiples(self._scale(x), self.codes)
         return jnp.concatenate([-positive[::-1], positive])
 
-    def snap(self, x: Float[Array, "..."], levels: Float[Array, "levels"]) -> Float[Array, "..."]:
-        """Non-zeros to the nearest level, zeros stay."""
-        return jnp.where(x == 0, jnp.zeros_like(x), nearest(x, levels))
-
-    def project(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The nearest point with the zeros of `x`."""
-        return self.snap(x, self.fit(x))
-
     def contains(self, x: Float[Array, "..."]) -> Bool[Array, ""]:
         """Whether some scale (or the fixed one) yields every non-zero entry exactly, after rounding to the dtype."""
         if self.scale is not None:
             return jnp.all(self.project(x) == x)
         return _exact_scale(x, self.codes)[1]
-
-    def support(self, x: Float[Array, "..."]) -> Bool[Array, "..."]:
-        """The non-zero entries."""
-        return x != 0
 
     def _scale(self, x: Float[Array, "..."]) -> Float[Array, ""]:
         if self.scale is not None:

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from compressjax.quantizers._base import check_bits, histogram, nearest
+from compressjax.quantizers._base import LevelSet, check_bits, histogram
 
 _LOWEST, _HIGHEST = -126, 127
 
 
 @dataclass(frozen=True)
-class PowerOfTwo:
+class PowerOfTwo(LevelSet):
     """Non-zero entries are signed powers of two from a window of 2^(bits-1) consecutive exponents.
 
     Args:
@@ -52,21 +52,9 @@ class PowerOfTwo:
         positive = _power(start + jnp.arange(window)).astype(x.dtype)
         return jnp.concatenate([-positive[::-1], positive])
 
-    def snap(self, x: Float[Array, "..."], levels: Float[Array, "levels"]) -> Float[Array, "..."]:
-        """Non-zeros to the nearest level, zeros stay."""
-        return jnp.where(x == 0, jnp.zeros_like(x), nearest(x, levels))
-
-    def project(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The nearest point with the zeros of `x`."""
-        return self.snap(x, self.fit(x))
-
     def contains(self, x: Float[Array, "..."]) -> Bool[Array, ""]:
         """Whether all non-zeros are powers of two whose exponents fit the window."""
         return _member(x, 1 << (self.bits - 1))[1]
-
-    def support(self, x: Float[Array, "..."]) -> Bool[Array, "..."]:
-        """The non-zero entries."""
-        return x != 0
 
 
 def _range(x: Array) -> tuple[int, int]:
