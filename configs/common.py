@@ -14,7 +14,7 @@ def stage(
     prune: float,
     retrain: float,
     *,
-    rho: float = 0.05,
+    rho: float = 0.3,
     shift: int = 1,
     published: str = "",
 ) -> Stage:
@@ -27,14 +27,23 @@ def stage(
     )
 
 
-def quantize(index: int, bits: dict[str, int], *, shift: int = 1, length: float = 1.0, published: str = "") -> Quantize:
-    """ADMM towards a codebook, gradual freezing, tuning of the levels; `length` scales the epochs."""
+def quantize(
+    index: int,
+    bits: dict[str, int],
+    *,
+    quantizer: str = "codebook",
+    shift: int = 1,
+    length: float = 1.0,
+    published: str = "",
+) -> Quantize:
+    """Equalized units, ADMM towards the levels, gradual freezing, tuning of the levels; `length` scales the epochs."""
     return Quantize(
         stage=index,
         bits=bits,
-        admm=Admm(epochs=2 * length, learning_rate=5e-4, final_learning_rate=1e-4, shift=shift),
-        freeze=Fit(epochs=3 * length, learning_rate=5e-4, final_learning_rate=1e-4, shift=shift),
-        tune=Fit(epochs=2 * length, learning_rate=1e-3, final_learning_rate=1e-5, shift=shift),
+        quantizer=quantizer,
+        admm=Admm(epochs=length, learning_rate=1e-3, final_learning_rate=5e-4, shift=shift),
+        freeze=Fit(epochs=4 * length, learning_rate=2e-3, final_learning_rate=1e-3, shift=shift),
+        tune=Fit(epochs=2 * length, learning_rate=2e-3, final_learning_rate=1e-5, shift=shift),
         published=published,
     )
 

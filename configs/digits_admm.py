@@ -16,8 +16,8 @@ def get_config(profile: str = "full") -> Config:
         widths=(8, 16, 40),
         recover=Fit(epochs=12, learning_rate=2e-3, shift=1),
         stages=(
-            stage(LENET5, (120, 1000, 1200, 260), 10, 10, rho=0.3),
-            stage(LENET5, (90, 550, 450, 150), 10, 20, rho=0.3),
+            stage(LENET5, (120, 1000, 1200, 260), 10, 10),
+            stage(LENET5, (90, 550, 450, 150), 10, 20),
         ),
         quantize=(quantize(1, {"conv*/kernel": 3, "fc*/kernel": 2}, length=3.0),),
         control=True,

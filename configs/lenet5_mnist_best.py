@@ -24,7 +24,7 @@ def get_config(profile: str = "full") -> Config:
         quantize=(
             quantize(1, {"*/kernel": 3}, published="1,910x of weight data (arXiv 1811.01907)"),
             quantize(2, {"*/kernel": 2}, length=3.0, published="4,438x of weight data"),
-            quantize(2, {"conv*/kernel": 3, "fc*/kernel": 2}, published="623x with positions (arXiv 1811.01907)"),
+            quantize(2, {"*/kernel": 3}, quantizer="levels", published="623x with positions (arXiv 1811.01907)"),
         ),
         distill=Distill(weight=0.5, temperature=3.0),
     )

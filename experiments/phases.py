@@ -81,7 +81,7 @@ def plan(config: Config, model: Model, load: Callable[[str], Params]) -> list[Ph
                 begin=(lambda _: load(start)) if i == 0 else lambda params: params,
             )
     for quantize in config.quantize:
-        phases += _quantize_phases(quantize, load)
+        phases += _quantize_phases(quantize, model, load)
     return phases
 
 
@@ -229,9 +229,15 @@ def solver_admm(
     return training.admm(adam(admm, steps), rules, rho=ramp, every=admm.every, rescale_dual=admm.rescale_dual)
 
 
-def _quantize_phases(quantize: Quantize, load: Callable[[str], Params]) -> list[Phase]:
+def _quantize_phases(quantize: Quantize, model: Model, load: Callable[[str], Params]) -> list[Phase]:
     rules, name = quantizer_rules(quantize), quantized_name(quantize)
     biases = {"*/bias": quantizers.Levels(quantize.bias_bits)}
+
+    def begin(_: Params) -> Params:
+        params = load(f"{stage_name(quantize.stage)}.cjx")
+        units = {f"{layer}/kernel" for layer in model.chain}
+        kernels = {path: rule for path, rule in trees.assign(rules, params).items() if path in units}
+        return channels.equalize(params, model.chain, kernels) if quantize.equalize and kernels else params
 
     def approach(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
         return training.masked(solver_admm(quantize.admm, rules, steps), nonzero_masks(params, rules))
@@ -244,17 +250,19 @@ def _quantize_phases(quantize: Quantize, load: Callable[[str], Params]) -> list[
         return training.tied(adam(quantize.tune, steps), rules)
 
     def finish(params: Params) -> Params:
-        """Biases to their levels, and level values to half precision, which halves the codebooks in the file."""
+        """Biases to their levels, and codebooks to half precision, which halves them in the file."""
 
         def halve(weight: Any, _: int) -> Any:
             half = weight.astype(jnp.float16).astype(weight.dtype)
             return jnp.where(half == 0, weight, half)  # a level too small for half precision must not prune
 
         params = projections.project({**rules, **biases}, params)
+        if quantize.quantizer != "codebook":  # one scale per layer is little, and its multiples must stay equally spaced
+            return params
         return trees.map_leaves(halve, params, trees.assign(quantize.bits, params))
 
     return [
-        Phase(f"{name}/admm", quantize.admm, approach, begin=lambda _: load(f"{stage_name(quantize.stage)}.cjx")),
+        Phase(f"{name}/admm", quantize.admm, approach, begin=begin),
         Phase(f"{name}/freeze", quantize.freeze, freeze, end=lambda params: projections.project(rules, params)),
         Phase(f"{name}/tune", quantize.tune, tune, end=finish, artifact=f"{name}.cjx"),
     ]

@@ -49,11 +49,12 @@ class Stage:
 
 @dataclass
 class Quantize:
-    """Quantization of one stage's survivors: ADMM, gradual freezing, then tuning of the level values."""
+    """Quantization of one stage's survivors: equalized units, ADMM, gradual freezing, tuning of the level values."""
 
     stage: int  # index into `Config.stages`
     bits: dict[str, int]  # rule -> bits per non-zero weight
     quantizer: str = "codebook"
+    equalize: bool = True  # rescale hidden units first so that the levels fit better (the function stays)
     bias_bits: int = 6
     admm: Admm = field(default_factory=Admm)
     freeze: Fit = field(default_factory=Fit)

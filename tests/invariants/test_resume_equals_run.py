@@ -48,6 +48,33 @@ def test_stop_anywhere_and_resume(method, call, uninterrupted, tmp_path, monkeyp
         assert (tmp_path / name).read_bytes() == content, name
 
 
+@pytest.mark.faults
+def test_stop_after_every_checkpoint_and_resume(tmp_path, monkeypatch):
+    """Every kind of phase, stopped in its middle: cut, taught, ADMM, its control, freezing, tuning."""
+    config = tiny.everything()
+    compress.run(config, tmp_path / "whole", progress=False)
+    original, phases = Workdir.save, set()
+
+    def save_and_stop(self, number, arrays, progress):
+        original(self, number, arrays, progress)
+        if progress["step"]:
+            phases.add(progress["phase"])
+        raise Stopped
+
+    monkeypatch.setattr(Workdir, "save", save_and_stop)
+    while True:
+        try:
+            compress.run(config, tmp_path / "parts", progress=False)
+            break
+        except Stopped:
+            continue
+    assert phases == set(range(9))  # each of the nine phases was resumed in its middle
+    files = sorted(file.name for file in (tmp_path / "whole").glob("*.cjx"))
+    assert {"cut.cjx", "control-1.cjx", "stage-1-codebook-2bit.cjx"} <= set(files)
+    for name in ("metrics.jsonl", *files):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
 KILLED = """
 import os, signal, sys
 from experiments import compress
