@@ -49,17 +49,17 @@ def test_stop_anywhere_and_resume(method, call, uninterrupted, tmp_path, monkeyp
 
 
 @pytest.mark.faults
-def test_stop_after_every_checkpoint_and_resume(tmp_path, monkeypatch):
-    """Every kind of phase, stopped in its middle: cut, taught, ADMM, its control, freezing, tuning."""
-    config = tiny.everything()
+def test_stop_in_the_middle_of_every_kind_of_phase_and_resume(tmp_path, monkeypatch):
+    """After a cut, taught by the dense network: recovery, ADMM, its control, freezing, tuning."""
+    config, middles = tiny.everything(), {1, 2, 4, 7, 8}
     compress.run(config, tmp_path / "whole", progress=False)
-    original, phases = Workdir.save, set()
+    original, stopped = Workdir.save, set()
 
     def save_and_stop(self, number, arrays, progress):
         original(self, number, arrays, progress)
-        if progress["step"]:
-            phases.add(progress["phase"])
-        raise Stopped
+        if progress["step"] and progress["phase"] in middles - stopped:
+            stopped.add(progress["phase"])
+            raise Stopped
 
     monkeypatch.setattr(Workdir, "save", save_and_stop)
     while True:
@@ -68,7 +68,7 @@ def test_stop_after_every_checkpoint_and_resume(tmp_path, monkeypatch):
             break
         except Stopped:
             continue
-    assert phases == set(range(9))  # each of the nine phases was resumed in its middle
+    assert stopped == middles
     files = sorted(file.name for file in (tmp_path / "whole").glob("*.cjx"))
     assert {"cut.cjx", "control-1.cjx", "stage-1-codebook-2bit.cjx"} <= set(files)
     for name in ("metrics.jsonl", *files):
