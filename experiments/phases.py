@@ -257,7 +257,7 @@ def _quantize_phases(quantize: Quantize, model: Model, load: Callable[[str], Par
             return jnp.where(half == 0, weight, half)  # a level too small for half precision must not prune
 
         params = projections.project({**rules, **biases}, params)
-        if quantize.quantizer != "codebook":  # one scale per layer is little, and its multiples must stay equally spaced
+        if quantize.quantizer != "codebook":  # a scale is small, and its multiples must stay equally spaced
             return params
         return trees.map_leaves(halve, params, trees.assign(quantize.bits, params))
 

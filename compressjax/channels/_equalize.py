@@ -1,8 +1,8 @@
 r"""Rescaling hidden units without changing the function, and choosing the scales that quantization likes best.
 
-In a chain with ReLU (or any activation with f(s x) = s f(x) for s > 0) and max or average pooling, unit c of layer l may
-be scaled by s_c > 0 if every weight that reads it is divided by s_c.  The function stays; the weights, and so what a
-level set does to them, change.  `equalize` minimises the relative error of quantization over all such scalings::
+In a chain with ReLU (or any activation with f(s x) = s f(x) for s > 0) and max or average pooling, unit c of layer l
+may be scaled by s_c > 0 if every weight that reads it is divided by s_c.  The function stays; the weights, and so what
+a level set does to them, change.  `equalize` minimises the relative error of quantization over all such scalings::
 
     min_s  sum_l  1/||W_l||^2  sum_ij  (e_ij / r_ij)^2,   e = r W - Q(r W),   r_ij = s_{l,j} / s_{l-1,i}
 

@@ -90,7 +90,7 @@ def test_bad_factors_are_refused(factors, message):
 
 def test_rules_outside_the_chain_are_refused():
     params = {"a": {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}, "b": {"kernel": jnp.ones((2, 1))}}
-    with pytest.raises(ValueError, match="a/bias.*no kernel of the chain"):
+    with pytest.raises(ValueError, match=r"a/bias.*no kernel of the chain"):
         channels.equalize(params, ("a", "b"), {"*": Levels(2)})
     with pytest.raises(ValueError, match="c/kernel"):
         channels.equalize(params, ("a", "b"), {"c/kernel": Levels(2)})
