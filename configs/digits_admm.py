@@ -12,14 +12,11 @@ def get_config(profile: str = "full") -> Config:
     config = Config(
         dataset="digits",
         batch_size=32,
-        pretrain=Fit(epochs=12, shift=1),
+        pretrain=Fit(epochs=10, shift=1),
         widths=(8, 16, 40),
-        recover=Fit(epochs=12, learning_rate=2e-3, shift=1),
-        stages=(
-            stage(LENET5, (120, 1000, 1200, 260), 10, 10),
-            stage(LENET5, (90, 550, 450, 150), 10, 20),
-        ),
-        quantize=(quantize(1, {"conv*/kernel": 3, "fc*/kernel": 2}, length=3.0),),
+        recover=Fit(epochs=8, learning_rate=2e-3, shift=1),
+        stages=(stage(LENET5, (110, 700, 550, 160), 14, 14),),
+        quantize=(quantize(0, {"*/kernel": 3}, quantizer="levels", length=1.5),),
         control=True,
         log_every=2,
         checkpoint_every=12,

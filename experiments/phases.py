@@ -256,13 +256,14 @@ def _quantize_phases(quantize: Quantize, model: Model, load: Callable[[str], Par
             half = weight.astype(jnp.float16).astype(weight.dtype)
             return jnp.where(half == 0, weight, half)  # a level too small for half precision must not prune
 
-        params = projections.project({**rules, **biases}, params)
+        params = jax.jit(lambda params: projections.project({**rules, **biases}, params))(params)
         if quantize.quantizer != "codebook":  # a scale is small, and its multiples must stay equally spaced
             return params
         return trees.map_leaves(halve, params, trees.assign(quantize.bits, params))
 
+    snap = jax.jit(lambda params: projections.project(rules, params))
     return [
         Phase(f"{name}/admm", quantize.admm, approach, begin=begin),
-        Phase(f"{name}/freeze", quantize.freeze, freeze, end=lambda params: projections.project(rules, params)),
+        Phase(f"{name}/freeze", quantize.freeze, freeze, end=snap),
         Phase(f"{name}/tune", quantize.tune, tune, end=finish, artifact=f"{name}.cjx"),
     ]

@@ -131,7 +131,7 @@ def equalize(
         return optax.apply_updates(logs, updates), inner, best, jnp.minimum(value, least)
 
     logs = {layer: jnp.zeros(kernels[layer].shape[-1]) for layer in chain[:-1]}
-    state: tuple[Any, ...] = (logs, optimizer.init(logs), logs, jnp.asarray(jnp.inf))
+    state: tuple[Any, ...] = (logs, optimizer.init(logs), logs, jnp.asarray(jnp.inf, jnp.float32))
     for _ in range(steps):
         state = step(state)
     return rescale(params, chain, {layer: jnp.exp(value) for layer, value in state[2].items()})
