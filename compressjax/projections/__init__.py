@@ -5,6 +5,7 @@ from compressjax.projections._both import Both
 from compressjax.projections._cardinality import Cardinality
 from compressjax.projections._groups import Block, BlockPunched, Channels, Columns, Filters
 from compressjax.projections._low_rank import LowRank
+from compressjax.projections._members import GroupLike, MemberLike, matching, producers, readers, under, whole
 from compressjax.projections._nm import NM
 from compressjax.projections._pattern import Pattern
 from compressjax.projections._tree import Joint, project, supports
@@ -19,9 +20,16 @@ __all__ = [
     "Columns",
     "Constraint",
     "Filters",
+    "GroupLike",
     "Joint",
     "LowRank",
+    "MemberLike",
     "Pattern",
+    "matching",
+    "producers",
     "project",
+    "readers",
     "supports",
+    "under",
+    "whole",
 ]
