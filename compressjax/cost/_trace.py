@@ -1,0 +1,316 @@
+"""From a function to its `Layers`, by walking its jaxpr.  Nothing is compiled or run.
+
+Bodies of jit, remat, custom derivatives and scan are walked too; a scan's body counts once per step, of a `cond` the
+branch with the most MACs.  Beside each value goes its *origin*: the parameters it is made of, or None if it depends on
+the inputs.  That is how a weight is told from an activation, whichever side of a product it stands on, and why
+quantized, masked or merged weights keep the name of their parameter.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend.core
+import numpy as np
+
+from compressjax import trees
+from compressjax.cost._layers import FIELDS, Geometry, Layers
+
+_CONTRACTIONS = ("dot_general", "conv_general_dilated")
+# Contractions whose work the jaxpr's shapes do not tell, or that this room does not know.
+_UNKNOWN = ("ragged_dot_general", "ragged_dot", "scaled_dot", "ffi_call", "custom_call")
+_BODIES = (
+    *("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"),
+    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+)
+
+
+class _Origin(NamedTuple):
+    leaves: frozenset[str]
+    copies: int  # elements of the stacked parameter per element of this slice: the length of the scans around it
+
+
+_Origins = Sequence[_Origin | None]
+_CONSTANT = _Origin(frozenset(), 1)
+
+
+def layers(f: Callable[..., Any], params: Any, *xs: Any, while_steps: int | None = None) -> Layers:
+    """Lists the contractions of ``f(params, *xs)``, in program order.
+
+    Args:
+      f: Any function that JAX can trace.
+      params: Its parameters, a tree of arrays or of `jax.ShapeDtypeStruct`.
+      *xs: Its other arguments, likewise.
+      while_steps: Steps to assume for every ``while`` loop that holds a contraction; the jaxpr does not tell.
+
+    Returns:
+      The layers; dense, with the bit-widths of the traced dtypes.
+
+    Raises:
+      ValueError: If the work of an operation cannot be known: a contraction in a ``while`` loop without `while_steps`,
+        or a primitive with a body or a layout that this function does not follow.
+
+    >>> from compressjax import zoo
+    >>> model = zoo.build("lenet5")
+    >>> params = jax.eval_shape(model.init, jax.random.key(0))
+    >>> net = layers(model.apply, params, jax.ShapeDtypeStruct((1, 28, 28, 1), "float32"))
+    >>> net.names
+    ('conv1/kernel', 'conv2/kernel', 'fc1/kernel', 'fc2/kernel')
+    >>> net.inputs, net.outputs, net.positions
+    (array([  1.,  20., 800., 500.]), array([ 20.,  50., 500.,  10.]), array([576.,  64.,   1.,   1.]))
+    """
+    closed = jax.make_jaxpr(f)(params, *xs)
+    sizes = {path: int(np.prod(leaf.shape)) for path, leaf in trees.leaves(params).items()}
+    inputs: list[_Origin | None] = [_Origin(frozenset({path}), 1) for path in sizes]
+    inputs += [None] * (len(closed.jaxpr.invars) - len(inputs))
+    walk = _Walk(sizes, while_steps)
+    found: list[_Entry] = []
+    walk.body(closed, inputs, 1.0, "", found)
+    return _pack(found, sizes)
+
+
+class _Entry(NamedTuple):
+    """One contraction before its parameters are counted."""
+
+    origin: _Origin | None
+    place: str
+    kind: str
+    geometry: Geometry | None
+    numbers: Mapping[str, float]
+
+    @property
+    def macs(self) -> float:
+        n = self.numbers
+        return n["repeats"] * n["batch"] * n["positions"] * n["window"] * n["inputs"] * n["outputs"]
+
+
+def _pack(entries: list[_Entry], sizes: Mapping[str, int]) -> Layers:
+    """Counts each parameter once and turns the list into arrays."""
+    left = {path: float(size) for path, size in sizes.items()}
+    names: list[str] = []
+    stored = []
+    for entry in entries:
+        elements = entry.numbers["window"] * entry.numbers["inputs"] * entry.numbers["outputs"]
+        owners = sorted(entry.origin.leaves, key=lambda leaf: -sizes[leaf]) if entry.origin else []
+        want = elements * entry.origin.copies if entry.origin else 0.0
+        stored.append(1.0 if entry.origin and not owners else 0.0)  # a weight that f closes over is stored, too
+        for leaf in owners:
+            taken = min(want, left[leaf])
+            left[leaf] -= taken
+            want -= taken
+            stored[-1] += taken / elements
+        name = (owners[0] if owners else "") or entry.place
+        used = sum(other == name or other.startswith(f"{name}#") for other in names)
+        names.append(f"{name}#{used + 1}" if used else name)
+    columns = {
+        field: np.array([entry.numbers.get(field, 1.0) for entry in entries], np.float64)
+        for field in FIELDS
+        if field != "stored"
+    }
+    return Layers(
+        names=tuple(names),
+        kinds=tuple(entry.kind for entry in entries),
+        geometry=tuple(entry.geometry for entry in entries),
+        stored=np.array(stored, np.float64),
+        **columns,
+    )
+
+
+def _join(origins: _Origins) -> _Origin | None:
+    """Origin of a value computed from others."""
+    known = [origin for origin in origins if origin is not None]
+    if len(known) < len(origins):
+        return None
+    return _Origin(frozenset().union(*(o.leaves for o in known)), max((o.copies for o in known), default=1))
+
+
+def _open(jaxpr: Any) -> Any:
+    return jaxpr.jaxpr if isinstance(jaxpr, jax.extend.core.ClosedJaxpr) else jaxpr
+
+
+def _inner(eqn: Any) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, (jax.extend.core.ClosedJaxpr, jax.extend.core.Jaxpr)):
+                yield _open(item)
+
+
+def _contracts(jaxpr: Any) -> bool:
+    return any(
+        eqn.primitive.name in (*_CONTRACTIONS, *_UNKNOWN) or any(_contracts(inner) for inner in _inner(eqn))
+        for eqn in jaxpr.eqns
+    )
+
+
+class _Walk:
+    """What is the same all along the walk."""
+
+    def __init__(self, sizes: Mapping[str, int], while_steps: int | None) -> None:
+        self.sizes = sizes
+        self.while_steps = while_steps
+
+    def body(self, closed: Any, inputs: _Origins, repeats: float, scope: str, found: list[_Entry]) -> _Origins:
+        """Walks a jaxpr, appends its contractions to `found`, and returns the origins of its results."""
+        jaxpr = _open(closed)
+        env: dict[Any, _Origin | None] = dict.fromkeys(jaxpr.constvars, _CONSTANT)
+        env.update(zip(jaxpr.invars, inputs, strict=True))
+
+        def read(atom: Any) -> _Origin | None:
+            return _CONSTANT if isinstance(atom, jax.extend.core.Literal) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            # Stacks inside a body are relative to the call, so that the caller's comes first.
+            place = "/".join(part for part in (scope, str(eqn.source_info.name_stack)) if part)
+            results = self.equation(eqn, [read(atom) for atom in eqn.invars], repeats, place, found)
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def equation(self, eqn: Any, inputs: _Origins, repeats: float, place: str, found: list[_Entry]) -> _Origins:
+        name = eqn.primitive.name
+        everywhere = [_join(inputs)] * len(eqn.outvars)
+        where = "/".join(part for part in (place, name) if part)
+        if name == "dot_general":
+            found.append(_dot(eqn, inputs, repeats, where))
+        elif name == "conv_general_dilated":
+            found.append(_conv(eqn, inputs, repeats, where))
+        elif name in _BODIES:
+            inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+            return self.body(inner, inputs, repeats, place, found)
+        elif name == "scan":
+            return self.scan(eqn, inputs, repeats, place, found)
+        elif name == "cond":
+            return self.cond(eqn, inputs, repeats, place, found)
+        elif name == "while" and _contracts(_open(eqn.params["body_jaxpr"])):
+            if self.while_steps is None:
+                raise ValueError(
+                    f"{where} is a loop of unknown length around a contraction: pass while_steps or write a scan."
+                )
+            inside, constants = inputs[eqn.params["cond_nconsts"] :], eqn.params["body_nconsts"]
+            carried = range(constants, len(inside))
+            return self.loop(eqn.params["body_jaxpr"], inside, carried, repeats * self.while_steps, place, found)
+        elif name in _UNKNOWN or any(_contracts(inner) for inner in _inner(eqn)):
+            raise ValueError(
+                f"{where} holds work that cannot be counted from its jaxpr: cost the function without it, or write the "
+                "operation with dot_general, conv_general_dilated or scan."
+            )
+        return everywhere
+
+    def scan(self, eqn: Any, inputs: _Origins, repeats: float, place: str, found: list[_Entry]) -> _Origins:
+        body, length = _open(eqn.params["jaxpr"]), eqn.params["length"]
+        # Told by rank, because JAX versions name the counts differently: scanned inputs lose their first axis.
+        scanned = [o.aval.ndim > i.aval.ndim for o, i in zip(eqn.invars, body.invars, strict=True)]
+        carries = sum(o.aval.ndim == i.aval.ndim for o, i in zip(eqn.outvars, body.outvars, strict=True))
+        inside = [
+            _Origin(origin.leaves, origin.copies * length) if origin is not None and over else origin
+            for origin, over in zip(inputs, scanned, strict=True)
+        ]
+        end = len(scanned) - sum(scanned)
+        return self.loop(body, inside, range(end - carries, end), repeats * length, place, found)
+
+    def loop(
+        self, body: Any, inputs: _Origins, carried: range, repeats: float, place: str, found: list[_Entry]
+    ) -> _Origins:
+        """Walks a body whose inputs at `carried` are its own first results of the step before."""
+        now = list(inputs)
+        while True:  # what starts as a parameter may depend on the inputs after a step; this only grows, so it ends
+            results = self.body(body, now, repeats, place, [])
+            then = now[:]
+            for i, result in zip(carried, results, strict=False):
+                then[i] = _join([now[i], result])
+            if then == now:
+                return self.body(body, now, repeats, place, found)
+            now = then
+
+    def cond(self, eqn: Any, inputs: _Origins, repeats: float, place: str, found: list[_Entry]) -> _Origins:
+        tried: list[list[_Entry]] = []
+        results = []
+        for branch in eqn.params["branches"]:
+            tried.append([])
+            results.append(self.body(branch, inputs[1:], repeats, place, tried[-1]))
+        found += max(tried, key=lambda entries: sum(entry.macs for entry in entries))
+        return [_join([inputs[0], *options]) for options in zip(*results, strict=True)]
+
+
+def _product(values: Any) -> float:
+    return float(np.prod(list(values), dtype=np.float64))
+
+
+def _bits(dtype: Any) -> float:
+    if jax.numpy.issubdtype(dtype, jax.numpy.integer):
+        return float(jax.numpy.iinfo(dtype).bits)
+    if jax.numpy.issubdtype(dtype, jax.numpy.floating):
+        return float(jax.numpy.finfo(dtype).bits)
+    return 8.0 * np.dtype(dtype).itemsize
+
+
+def _dot(eqn: Any, inputs: _Origins, repeats: float, where: str) -> _Entry:
+    (lhs_sum, rhs_sum), (lhs_batch, rhs_batch) = eqn.params["dimension_numbers"]
+    sides = [(eqn.invars[0].aval, lhs_sum, lhs_batch), (eqn.invars[1].aval, rhs_sum, rhs_batch)]
+    origin = inputs[1]
+    if origin is None and inputs[0] is not None:
+        sides, origin = sides[::-1], inputs[0]
+    (data, summed, batched), (weight, weight_summed, weight_batched) = sides
+    rows = [n for axis, n in enumerate(data.shape) if axis not in (*summed, *batched)]
+    columns = [n for axis, n in enumerate(weight.shape) if axis not in (*weight_summed, *weight_batched)]
+    groups = _product(data.shape[axis] for axis in batched)
+    places = _product(rows[1:])
+    numbers = {
+        "repeats": repeats,
+        "batch": float(rows[0]) if rows else 1.0,
+        "positions": places,
+        "input_positions": places,
+        "output_positions": places,
+        "valid_taps": places,
+        "window": 1.0,
+        "inputs": _product(data.shape[axis] for axis in summed),
+        "outputs": _product(columns) * groups,
+        "groups": groups,
+        "weight_bits": _bits(weight.dtype),
+        "activation_bits": _bits(data.dtype),
+    }
+    return _Entry(origin, where, "product" if origin is None else "dense", None, numbers)
+
+
+def _conv(eqn: Any, inputs: _Origins, repeats: float, where: str) -> _Entry:
+    p = eqn.params
+    lhs, rhs, out = (eqn.invars[0].aval, eqn.invars[1].aval, eqn.outvars[0].aval)
+    specs = p["dimension_numbers"]
+    spatial = tuple(lhs.shape[axis] for axis in specs.lhs_spec[2:])
+    kernel = tuple(rhs.shape[axis] for axis in specs.rhs_spec[2:])
+    places = tuple(out.shape[axis] for axis in specs.out_spec[2:])
+    geometry = Geometry(
+        spatial,
+        kernel,
+        tuple(p["window_strides"]),
+        tuple((int(low), int(high)) for low, high in p["padding"]),
+        tuple(p["lhs_dilation"]),
+        tuple(p["rhs_dilation"]),
+    )
+    # Taps on the zeros between the entries of a dilated input are nobody's work: there every *input* meets each tap.
+    transposed = any(step > 1 for step in geometry.lhs_dilation)
+    positions = _product(spatial if transposed else places)
+    numbers = {
+        "repeats": repeats,
+        "batch": float(out.shape[specs.out_spec[0]]),
+        "positions": positions,
+        "input_positions": _product(spatial),
+        "output_positions": _product(places),
+        "window": _product(kernel),
+        "inputs": float(rhs.shape[specs.rhs_spec[1]]),
+        "outputs": float(rhs.shape[specs.rhs_spec[0]]),
+        "groups": float(p["feature_group_count"] * p["batch_group_count"]),
+        "valid_taps": _valid_taps(geometry, places),
+        "weight_bits": _bits(rhs.dtype),
+        "activation_bits": _bits(lhs.dtype),
+    }
+    return _Entry(inputs[1], where, "product" if inputs[1] is None else "conv", geometry, numbers)
+
+
+def _valid_taps(geometry: Geometry, places: tuple[int, ...]) -> float:
+    """(position, tap) pairs that meet an entry of the input: neither padding nor a zero between dilated entries."""
+    total = 1.0
+    for n, taps, stride, (low, _), spread, step, out in zip(*geometry, places, strict=True):
+        at = np.arange(out)[:, None] * stride - low + np.arange(taps)[None] * step
+        total *= float(np.sum((at >= 0) & (at <= (n - 1) * spread) & (at % spread == 0)))
+    return total
