@@ -2,5 +2,24 @@
 
 from compressjax.channels._chain import cut, importance, mask_units, remove_dead, take
 from compressjax.channels._equalize import equalize, rescale
+from compressjax.channels._net import Group, Member, Net, Shrunk
+from compressjax.channels._operations import Operation
+from compressjax.channels._terms import Term
+from compressjax.channels._trace import trace
 
-__all__ = ["cut", "equalize", "importance", "mask_units", "remove_dead", "rescale", "take"]
+__all__ = [
+    "Group",
+    "Member",
+    "Net",
+    "Operation",
+    "Shrunk",
+    "Term",
+    "cut",
+    "equalize",
+    "importance",
+    "mask_units",
+    "remove_dead",
+    "rescale",
+    "take",
+    "trace",
+]

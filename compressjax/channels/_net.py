@@ -1,0 +1,320 @@
+"""The public face: trace a function, read its channel groups, remove members, mask them, replay without them.
+
+`trace` turns ``f(params, *xs)`` into a jaxpr, gives every axis a term (`_rules`), freezes what may not be cut
+(`_legal`), and names what is left: the groups.  Law 2 holds for every keep set::
+
+    f(net.mask(params, keep), *xs) == net.replay(keep)(net.shrink(params, keep).params, *xs)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Int
+
+from compressjax import trees
+from compressjax.channels._dims import atoms
+from compressjax.channels._operations import Operation
+from compressjax.channels._program import Program, Value
+from compressjax.channels._replay import Sizes, run
+from compressjax.channels._rules import is_float
+from compressjax.channels._terms import Term
+
+Tree = Any
+Keep = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A place where a group occurs.
+
+    Attributes:
+      path: Leaf path.
+      axis: Axis of the leaf.
+      index: Read-only int32, per position of the axis the member number, or -1 where the group has none.
+      term: What the whole axis consists of.
+
+    >>> Member("fc/bias", 0, np.arange(3, dtype=np.int32), Term(3, "group", "g0"))
+    Member(fc/bias, 0, g0)
+    """
+
+    path: str
+    axis: int
+    index: Int[np.ndarray, " positions"] = field(compare=False)
+    term: Term
+
+    def __repr__(self) -> str:
+        return f"Member({self.path}, {self.axis}, {self.term})"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that can only be removed together, everywhere they occur.
+
+    Attributes:
+      name: ``"g0"``, ``"g1"``, ... in the order in which the leaves meet them.
+      size: How many there are.
+      members: Where they occur.
+      notes: What happens to it in the program beyond weights: constants sliced, sums over it, ...
+      entries: How many parameters one of them holds, at full width of all other groups.
+
+    >>> Group("g0", 4, (), ())
+    Group(name='g0', size=4, members=(), notes=(), entries=0)
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    notes: tuple[str, ...]
+    entries: int = 0
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """What `Net.shrink` returns.
+
+    Attributes:
+      params: The smaller tree.
+      widths: Path to (old shape, new shape) of every leaf that changed.
+      keep: The keep set, complete and read-only.
+      hazards: What a rebuilt module may get wrong, one sentence each; the replay gets it right.
+
+    >>> Shrunk({}, {}, {}, ()).hazards
+    ()
+    """
+
+    params: Tree
+    widths: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    keep: Mapping[str, Bool[np.ndarray, " members"]]
+    hazards: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a net remembers of its function."""
+
+    program: Program
+    leaves: Mapping[str, Value]  # values of the parameter leaves
+    inputs: tuple[tuple[int, ...], ...]  # shapes of the leaves of xs
+    inputs_tree: Any
+    outputs_tree: Any
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Net:
+    """A traced function and its channel groups.  Made by `trace`.
+
+    Attributes:
+      groups: The channel groups.
+      operations: What the program does, axis sizes as terms; see `Operation`.
+      axes: Leaf path to the terms of its axes.
+      unused: Paths of leaves that the result does not depend on.
+
+    >>> import jax.numpy as jnp
+    >>> from compressjax import channels
+    >>> params = {"a": jnp.ones((4, 8)), "b": jnp.ones((8, 2))}
+    >>> net = channels.trace(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], params, jnp.ones((3, 4)))
+    >>> net.groups[0].members, net.at("b", 0)
+    ((Member(a, 1, g0), Member(b, 0, g0)), ('g0',))
+    >>> net.why("a", 0)
+    'a axis 0 is kept whole: it is an axis of the input.'
+    """
+
+    groups: tuple[Group, ...]
+    operations: tuple[Operation, ...]
+    axes: Mapping[str, tuple[Term, ...]]
+    unused: tuple[str, ...]
+    _traced: Traced
+
+    def at(self, path: str, axis: int) -> tuple[str, ...]:
+        """Names of the groups on one axis of a leaf, in order of appearance.
+
+        Raises:
+          ValueError: If there is no such leaf or axis.
+        """
+        return self._term(path, axis).names
+
+    def why(self, path: str, axis: int) -> str:
+        """One sentence: what an axis follows, or what keeps it whole.
+
+        Raises:
+          ValueError: If there is no such leaf or axis.
+        """
+        term = self._term(path, axis)
+        if path in self.unused:
+            return f"{path} is unused: the result does not depend on it."
+        if term.size == 1:
+            return f"{path} axis {axis} has size 1: there is nothing to remove."
+        if term.names:
+            return f"{path} axis {axis} follows {term}."
+        reasons = dict.fromkeys(str(a.frozen) for a in atoms(self._traced.leaves[path].dims[axis]) if a.frozen)
+        return f"{path} axis {axis} is kept whole: {'; '.join(reasons) or 'it is made of single channels'}."
+
+    def _term(self, path: str, axis: int) -> Term:
+        if path not in self.axes:
+            raise ValueError(f"No leaf has the path {path!r}. Leaves: {', '.join(self.axes)}.")
+        if not 0 <= axis < len(self.axes[path]):
+            raise ValueError(f"{path} has {len(self.axes[path])} axes; there is no axis {axis}.")
+        return self.axes[path][axis]
+
+    def size(self, term: Term, widths: Mapping[str, Any]) -> Any:
+        """The size of an axis at other widths; see `Term.at`.
+
+        Args:
+          term: From `axes` or `operations`.
+          widths: Group name to width, of any numeric type; traced and batched arrays too.  Missing groups are whole.
+        """
+        return term.at(widths)
+
+    def keep(self, keep: Keep) -> dict[str, Bool[np.ndarray, " members"]]:
+        """The keep set checked, completed for all groups, as read-only NumPy.
+
+        Raises:
+          ValueError: If it names an unknown group, or a vector is not Boolean, of the wrong length, or keeps nothing.
+        """
+        sizes = {group.name: group.size for group in self.groups}
+        for name in keep:
+            if name not in sizes:
+                raise ValueError(f"keep names {name!r}, which is no group. Groups: {', '.join(sizes) or 'none'}.")
+        out = {}
+        for group in self.groups:
+            first = f"{group.name} ({group.members[0].path} axis {group.members[0].axis})"
+            vector = np.array(keep[group.name]) if group.name in keep else np.ones(group.size, bool)
+            if vector.dtype != bool:
+                raise ValueError(f"keep of {first} is {vector.dtype}: give one Boolean per member, True to keep it.")
+            if vector.shape != (group.size,):
+                raise ValueError(f"keep of {first} has shape {vector.shape}, but the group has {group.size} members.")
+            if not vector.any():
+                raise ValueError(f"keep of {first} keeps nothing: leave at least one member.")
+            vector.flags.writeable = False
+            out[group.name] = vector
+        return out
+
+    def shrink(self, params: Tree, keep: Keep) -> Shrunk:
+        """Removes members: smaller leaves.
+
+        Works on the host in NumPy and puts the leaves back at once.  Any tree of the same leaves will do: parameters,
+        masks, optimizer moments, or `jax.ShapeDtypeStruct`.
+
+        Args:
+          params: A tree with the paths and shapes of the traced parameters.
+          keep: Group name to Boolean vector over its members; a missing group stays whole.
+
+        Returns:
+          The smaller tree and what changed.
+
+        Raises:
+          ValueError: If `keep` or the shapes do not fit.
+        """
+        complete = self.keep(keep)
+        sizes = Sizes(complete)
+        changed: dict[str, Any] = {}
+        widths = {}
+        for path, leaf in self._fitting(params).items():
+            masks = [sizes.mask(term) for term in self.axes[path]]
+            if all(mask.all() for mask in masks):
+                continue
+            shape = tuple(int(mask.sum()) for mask in masks)
+            widths[path] = (tuple(leaf.shape), shape)
+            if isinstance(leaf, jax.ShapeDtypeStruct):
+                changed[path] = jax.ShapeDtypeStruct(shape, leaf.dtype)
+                continue
+            array = np.asarray(leaf)
+            for axis, mask in enumerate(masks):
+                if not mask.all():
+                    array = array.compress(mask, axis)
+            changed[path] = array
+        cut = {name for name, vector in complete.items() if not vector.all()}
+        hazards = tuple(
+            f"{group.name} ({group.members[0].path} axis {group.members[0].axis}): {text}; a rebuilt module may differ."
+            for group in self.groups
+            if group.name in cut
+            for text in group.notes
+        )
+        small = _put_back(params, changed)
+        return Shrunk(small, MappingProxyType(widths), MappingProxyType(complete), hazards)
+
+    def mask(self, params: Tree, keep: Keep) -> Tree:
+        """The masked twin of `shrink`: every slice of a removed member is zero, wherever the member occurs.
+
+        Integer leaves are left alone.
+
+        Args:
+          params: A tree with the paths and shapes of the traced parameters.
+          keep: Group name to Boolean vector over its members; a missing group stays whole.
+
+        Returns:
+          The tree with zeros.
+
+        Raises:
+          ValueError: If `keep` or the shapes do not fit.
+        """
+        sizes = Sizes(self.keep(keep))
+        changed: dict[str, Any] = {}
+        for path, leaf in self._fitting(params).items():
+            masks = [sizes.mask(term) for term in self.axes[path]]
+            if all(mask.all() for mask in masks) or not is_float(leaf.dtype):
+                continue
+            array = np.array(leaf)
+            for axis, mask in enumerate(masks):
+                array[(slice(None),) * axis + (~mask,)] = 0
+            changed[path] = array
+        return _put_back(params, changed)
+
+    def replay(self, keep: Keep) -> Callable[..., Any]:
+        """The shrunk function: the traced program with smaller sizes.
+
+        Custom derivatives are not replayed; values are those of the traced function.
+
+        Args:
+          keep: Group name to Boolean vector over its members; a missing group stays whole.
+
+        Returns:
+          Pure ``g(small_params, *xs)`` with the result of ``f``; jit it at will.  It raises ValueError where the
+          shapes are not those of ``shrink(params, keep).params`` and of the traced inputs.
+
+        Raises:
+          ValueError: If `keep` does not fit.
+        """
+        sizes = Sizes(self.keep(keep))
+        traced = self._traced
+        shapes = {path: sizes.shape(value) for path, value in traced.leaves.items()}
+
+        def replayed(params: Tree, *xs: Any) -> Any:
+            leaves = _checked(params, shapes)
+            inputs, inputs_tree = jax.tree.flatten(xs)
+            if inputs_tree != traced.inputs_tree:
+                raise ValueError(f"The inputs have the structure {inputs_tree}, traced was {traced.inputs_tree}.")
+            for number, (x, shape) in enumerate(zip(inputs, traced.inputs, strict=True)):
+                if np.shape(x) != shape:
+                    raise ValueError(f"Input {number} has shape {np.shape(x)}; the function was traced with {shape}.")
+            return jax.tree.unflatten(traced.outputs_tree, run(traced.program, sizes, [*leaves.values(), *inputs]))
+
+        return replayed
+
+    def _fitting(self, params: Tree) -> dict[str, Any]:
+        return _checked(params, {path: value.shape for path, value in self._traced.leaves.items()})
+
+
+def _checked(tree: Tree, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The leaves of a tree, if they have these paths and shapes."""
+    leaves = trees.leaves(tree)
+    for path in (*shapes, *leaves):
+        if path not in leaves or path not in shapes:
+            where = "the given parameters" if path not in leaves else "the traced parameters"
+            raise ValueError(f"{where} have no leaf {path!r}: the net was traced for {', '.join(shapes)}.")
+    for path, leaf in leaves.items():
+        if np.shape(leaf) != shapes[path]:
+            raise ValueError(f"{path} has shape {np.shape(leaf)}, but the net expects {shapes[path]} here.")
+    return leaves
+
+
+def _put_back(params: Tree, changed: dict[str, Any]) -> Tree:
+    """The tree with changed leaves; those that were JAX arrays go to the device in one transfer."""
+    before = trees.leaves(params)
+    moved = [path for path in changed if isinstance(before[path], jax.Array)]
+    arrays = jax.device_put([changed[path] for path in moved])
+    return trees.update(params, {**changed, **dict(zip(moved, arrays, strict=True))})
