@@ -6,6 +6,7 @@ The library is a house of rooms, each importable by itself::
     what matters            scores, masks               saliencies, and the masks a budget makes of them
     how training gets there training                    optax gradient transformations
     what ships              storage                     bytes, and an account of every one of them
+    what it costs           cost                        counts from the jaxpr, modelled and measured platforms
     around them             trees, channels, data, zoo, interop
 
 Rooms are imported on first use, so that ``import compressjax`` costs nothing; only `zoo` and `interop` load Flax.
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "channels",
+    "cost",
     "data",
     "interop",
     "masks",

@@ -137,7 +137,7 @@ class Modelled:
 
     def compute(self, layers: Layers) -> PerLayer:
         """Seconds of arithmetic in one execution of each layer."""
-        raise NotImplementedError
+        raise TypeError("abstract")  # pragma: no cover
 
     def latency(self, layers: Layers) -> PerLayer:
         """Seconds per layer.
