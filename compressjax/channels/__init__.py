@@ -1,5 +1,6 @@
 """Removing whole units from a network, so that it becomes a smaller dense one, and rescaling them."""
 
+from compressjax.channels._allocate import allocate
 from compressjax.channels._chain import cut, importance, mask_units, remove_dead, take
 from compressjax.channels._equalize import equalize, rescale
 from compressjax.channels._net import Group, Member, Net, Shrunk
@@ -14,6 +15,7 @@ __all__ = [
     "Operation",
     "Shrunk",
     "Term",
+    "allocate",
     "cut",
     "equalize",
     "importance",
