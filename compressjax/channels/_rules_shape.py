@@ -94,7 +94,7 @@ def _unstack(step: Step, ins: list[Axes]) -> list[Axes]:
     return [ins[0][:axis] + ins[0][axis + 1 :] for _ in step.outs]
 
 
-def _between(d: Dim, start: int, stop: int) -> Dim:
+def between(d: Dim, start: int, stop: int) -> Dim:
     """The positions from `start` to `stop` of an axis."""
     if stop < d.n:
         d = cut(d, stop)[0]
@@ -105,7 +105,7 @@ def _split(step: Step, ins: list[Axes]) -> list[Axes]:
     axis, start, outs = step.params["axis"], 0, []
     for size in map(int, step.params["sizes"]):
         out = list(ins[0])
-        out[axis] = _between(ins[0][axis], start, start + size)
+        out[axis] = between(ins[0][axis], start, start + size)
         outs.append(out)
         start += size
     return outs
@@ -122,7 +122,7 @@ def _slice(step: Step, ins: list[Axes]) -> list[Axes]:
         if size == d.n:
             out.append(d)
         elif stride == 1 or size == 1:
-            out.append(_between(d, start, start + 1 if size == 1 else stop))
+            out.append(between(d, start, start + 1 if size == 1 else stop))
         elif d.n % stride == 0 and start < stride and size == d.n // stride:
             outer, inner = divide(d, d.n // stride)
             freeze(inner, Reason("takes every so many positions", step))
