@@ -12,6 +12,7 @@ from compressjax.cost._roofline import Roofline
 from compressjax.cost._simd import SIMD
 from compressjax.cost._systolic import Systolic
 from compressjax.cost._trace import layers
+from compressjax.cost._widths import of_widths
 
 __all__ = [
     "SIMD",
@@ -36,6 +37,7 @@ __all__ = [
     "layers",
     "macs",
     "measure",
+    "of_widths",
     "parameters",
     "take_turns",
     "traffic",

@@ -47,6 +47,7 @@ class Layers:
       names: Path of the parameter a layer multiplies with; without one, where the operation stands in the program.
       kinds: ``"conv"``, ``"dense"`` or ``"product"`` (of two activations).
       geometry: Of the convolutions; None for others.
+      weight_operands: Which operand of the operation is the weight, 0 or 1.
       repeats: Executions: the length of the scans around it.
       batch: Examples.
       positions: Places where the window is applied: output positions; for a transposed convolution input positions.
@@ -69,6 +70,7 @@ class Layers:
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
     kinds: tuple[str, ...] = dataclasses.field(metadata={"static": True})
     geometry: tuple[Geometry | None, ...] = dataclasses.field(metadata={"static": True})
+    weight_operands: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     # Any, because JAX rebuilds pytrees with placeholders for their leaves.
     repeats: Any
     batch: Any
@@ -136,6 +138,7 @@ class Layers:
         return np.array(np.broadcast_to(np.asarray(value, np.float64), (len(self),)))
 
 
+STATIC = tuple(field.name for field in dataclasses.fields(Layers) if field.metadata.get("static"))
 FIELDS = tuple(field.name for field in dataclasses.fields(Layers) if not field.metadata.get("static"))
 
 
@@ -154,7 +157,7 @@ def concatenate(parts: Iterable[Layers]) -> Layers:
     2
     """
     parts = list(parts)
-    static = {name: sum((getattr(part, name) for part in parts), ()) for name in ("names", "kinds", "geometry")}
+    static = {name: sum((getattr(part, name) for part in parts), ()) for name in STATIC}
     arrays = {}
     for name in FIELDS:
         columns = [getattr(part, name) for part in parts]

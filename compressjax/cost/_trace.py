@@ -15,6 +15,7 @@ import numpy as np
 
 from compressjax import trees
 from compressjax.cost._layers import FIELDS, Geometry, Layers
+from compressjax.cost._sizes import conv_sizes, dot_sizes, geometry, valid_taps
 
 _CONTRACTIONS = ("dot_general", "conv_general_dilated")
 # Contractions whose work the jaxpr's shapes do not tell, or that this room does not know.
@@ -65,7 +66,7 @@ def layers(f: Callable[..., Any], params: Any, *xs: Any, while_steps: int | None
     inputs += [None] * (len(closed.jaxpr.invars) - len(inputs))
     walk = _Walk(sizes, while_steps)
     found: list[_Entry] = []
-    walk.body(closed, inputs, 1.0, "", found)
+    walk.body(closed, inputs, [True] * len(closed.jaxpr.outvars), 1.0, "", found)
     return _pack(found, sizes)
 
 
@@ -76,6 +77,7 @@ class _Entry(NamedTuple):
     place: str
     kind: str
     geometry: Geometry | None
+    weight_operand: int
     numbers: Mapping[str, float]
 
     @property
@@ -111,6 +113,7 @@ def _pack(entries: list[_Entry], sizes: Mapping[str, int]) -> Layers:
         names=tuple(names),
         kinds=tuple(entry.kind for entry in entries),
         geometry=tuple(entry.geometry for entry in entries),
+        weight_operands=tuple(entry.weight_operand for entry in entries),
         stored=np.array(stored, np.float64),
         **columns,
     )
@@ -122,6 +125,10 @@ def _join(origins: _Origins) -> _Origin | None:
     if len(known) < len(origins):
         return None
     return _Origin(frozenset().union(*(o.leaves for o in known)), max((o.copies for o in known), default=1))
+
+
+def _literal(atom: Any) -> bool:
+    return isinstance(atom, jax.extend.core.Literal)
 
 
 def _open(jaxpr: Any) -> Any:
@@ -150,37 +157,48 @@ class _Walk:
         self.sizes = sizes
         self.while_steps = while_steps
 
-    def body(self, closed: Any, inputs: _Origins, repeats: float, scope: str, found: list[_Entry]) -> _Origins:
-        """Walks a jaxpr, appends its contractions to `found`, and returns the origins of its results."""
+    def body(
+        self, closed: Any, inputs: _Origins, wanted: list[bool], repeats: float, scope: str, found: list[_Entry]
+    ) -> _Origins:
+        """Walks a jaxpr, appends its contractions to `found`, and returns the origins of its results.
+
+        What only serves results that are not `wanted` is passed over, as a compiler does.
+        """
         jaxpr = _open(closed)
         env: dict[Any, _Origin | None] = dict.fromkeys(jaxpr.constvars, _CONSTANT)
         env.update(zip(jaxpr.invars, inputs, strict=True))
 
         def read(atom: Any) -> _Origin | None:
-            return _CONSTANT if isinstance(atom, jax.extend.core.Literal) else env[atom]
+            return _CONSTANT if _literal(atom) else env.get(atom, _CONSTANT)  # absent: not wanted
 
-        for eqn in jaxpr.eqns:
+        live = {atom for atom, want in zip(jaxpr.outvars, wanted, strict=True) if want and not _literal(atom)}
+        kept = []
+        for eqn in reversed(jaxpr.eqns):
+            if eqn.effects or any(var in live for var in eqn.outvars):
+                kept.append((eqn, [var in live for var in eqn.outvars]))
+                live.update(atom for atom in eqn.invars if not _literal(atom))
+        for eqn, asked in reversed(kept):
             # Stacks inside a body are relative to the call, so that the caller's comes first.
             place = "/".join(part for part in (scope, str(eqn.source_info.name_stack)) if part)
-            results = self.equation(eqn, [read(atom) for atom in eqn.invars], repeats, place, found)
+            results = self.equation(eqn, [read(atom) for atom in eqn.invars], asked, repeats, place, found)
             env.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def equation(self, eqn: Any, inputs: _Origins, repeats: float, place: str, found: list[_Entry]) -> _Origins:
+    def equation(
+        self, eqn: Any, inputs: _Origins, wanted: list[bool], repeats: float, place: str, found: list[_Entry]
+    ) -> _Origins:
         name = eqn.primitive.name
         everywhere = [_join(inputs)] * len(eqn.outvars)
         where = "/".join(part for part in (place, name) if part)
-        if name == "dot_general":
-            found.append(_dot(eqn, inputs, repeats, where))
-        elif name == "conv_general_dilated":
-            found.append(_conv(eqn, inputs, repeats, where))
+        if name in _CONTRACTIONS:
+            found.append(_entry(eqn, inputs, repeats, where))
         elif name in _BODIES:
             inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-            return self.body(inner, inputs, repeats, place, found)
+            return self.body(inner, inputs, wanted, repeats, place, found)
         elif name == "scan":
             return self.scan(eqn, inputs, repeats, place, found)
         elif name == "cond":
-            return self.cond(eqn, inputs, repeats, place, found)
+            return self.cond(eqn, inputs, wanted, repeats, place, found)
         elif name == "while" and _contracts(_open(eqn.params["body_jaxpr"])):
             if self.while_steps is None:
                 raise ValueError(
@@ -212,28 +230,26 @@ class _Walk:
         self, body: Any, inputs: _Origins, carried: range, repeats: float, place: str, found: list[_Entry]
     ) -> _Origins:
         """Walks a body whose inputs at `carried` are its own first results of the step before."""
-        now = list(inputs)
+        now, wanted = list(inputs), [True] * len(_open(body).outvars)
         while True:  # what starts as a parameter may depend on the inputs after a step; this only grows, so it ends
-            results = self.body(body, now, repeats, place, [])
+            results = self.body(body, now, wanted, repeats, place, [])
             then = now[:]
             for i, result in zip(carried, results, strict=False):
                 then[i] = _join([now[i], result])
             if then == now:
-                return self.body(body, now, repeats, place, found)
+                return self.body(body, now, wanted, repeats, place, found)
             now = then
 
-    def cond(self, eqn: Any, inputs: _Origins, repeats: float, place: str, found: list[_Entry]) -> _Origins:
+    def cond(
+        self, eqn: Any, inputs: _Origins, wanted: list[bool], repeats: float, place: str, found: list[_Entry]
+    ) -> _Origins:
         tried: list[list[_Entry]] = []
         results = []
         for branch in eqn.params["branches"]:
             tried.append([])
-            results.append(self.body(branch, inputs[1:], repeats, place, tried[-1]))
+            results.append(self.body(branch, inputs[1:], wanted, repeats, place, tried[-1]))
         found += max(tried, key=lambda entries: sum(entry.macs for entry in entries))
         return [_join([inputs[0], *options]) for options in zip(*results, strict=True)]
-
-
-def _product(values: Any) -> float:
-    return float(np.prod(list(values), dtype=np.float64))
 
 
 def _bits(dtype: Any) -> float:
@@ -244,73 +260,19 @@ def _bits(dtype: Any) -> float:
     return 8.0 * np.dtype(dtype).itemsize
 
 
-def _dot(eqn: Any, inputs: _Origins, repeats: float, where: str) -> _Entry:
-    (lhs_sum, rhs_sum), (lhs_batch, rhs_batch) = eqn.params["dimension_numbers"]
-    sides = [(eqn.invars[0].aval, lhs_sum, lhs_batch), (eqn.invars[1].aval, rhs_sum, rhs_batch)]
-    origin = inputs[1]
-    if origin is None and inputs[0] is not None:
-        sides, origin = sides[::-1], inputs[0]
-    (data, summed, batched), (weight, weight_summed, weight_batched) = sides
-    rows = [n for axis, n in enumerate(data.shape) if axis not in (*summed, *batched)]
-    columns = [n for axis, n in enumerate(weight.shape) if axis not in (*weight_summed, *weight_batched)]
-    groups = _product(data.shape[axis] for axis in batched)
-    places = _product(rows[1:])
-    numbers = {
-        "repeats": repeats,
-        "batch": float(rows[0]) if rows else 1.0,
-        "positions": places,
-        "input_positions": places,
-        "output_positions": places,
-        "valid_taps": places,
-        "window": 1.0,
-        "inputs": _product(data.shape[axis] for axis in summed),
-        "outputs": _product(columns) * groups,
-        "groups": groups,
-        "weight_bits": _bits(weight.dtype),
-        "activation_bits": _bits(data.dtype),
-    }
-    return _Entry(origin, where, "product" if origin is None else "dense", None, numbers)
-
-
-def _conv(eqn: Any, inputs: _Origins, repeats: float, where: str) -> _Entry:
-    p = eqn.params
-    lhs, rhs, out = (eqn.invars[0].aval, eqn.invars[1].aval, eqn.outvars[0].aval)
-    specs = p["dimension_numbers"]
-    spatial = tuple(lhs.shape[axis] for axis in specs.lhs_spec[2:])
-    kernel = tuple(rhs.shape[axis] for axis in specs.rhs_spec[2:])
-    places = tuple(out.shape[axis] for axis in specs.out_spec[2:])
-    geometry = Geometry(
-        spatial,
-        kernel,
-        tuple(p["window_strides"]),
-        tuple((int(low), int(high)) for low, high in p["padding"]),
-        tuple(p["lhs_dilation"]),
-        tuple(p["rhs_dilation"]),
-    )
-    # Taps on the zeros between the entries of a dilated input are nobody's work: there every *input* meets each tap.
-    transposed = any(step > 1 for step in geometry.lhs_dilation)
-    positions = _product(spatial if transposed else places)
-    numbers = {
-        "repeats": repeats,
-        "batch": float(out.shape[specs.out_spec[0]]),
-        "positions": positions,
-        "input_positions": _product(spatial),
-        "output_positions": _product(places),
-        "window": _product(kernel),
-        "inputs": float(rhs.shape[specs.rhs_spec[1]]),
-        "outputs": float(rhs.shape[specs.rhs_spec[0]]),
-        "groups": float(p["feature_group_count"] * p["batch_group_count"]),
-        "valid_taps": _valid_taps(geometry, places),
-        "weight_bits": _bits(rhs.dtype),
-        "activation_bits": _bits(lhs.dtype),
-    }
-    return _Entry(inputs[1], where, "product" if inputs[1] is None else "conv", geometry, numbers)
-
-
-def _valid_taps(geometry: Geometry, places: tuple[int, ...]) -> float:
-    """(position, tap) pairs that meet an entry of the input: neither padding nor a zero between dilated entries."""
-    total = 1.0
-    for n, taps, stride, (low, _), spread, step, out in zip(*geometry, places, strict=True):
-        at = np.arange(out)[:, None] * stride - low + np.arange(taps)[None] * step
-        total *= float(np.sum((at >= 0) & (at <= (n - 1) * spread) & (at % spread == 0)))
-    return total
+def _entry(eqn: Any, inputs: _Origins, repeats: float, where: str) -> _Entry:
+    avals = [atom.aval for atom in eqn.invars]
+    lhs, rhs = (aval.shape for aval in avals)
+    weight, kind, moves = 1, "dense", None
+    if eqn.primitive.name == "dot_general":
+        weight = 0 if inputs[1] is None and inputs[0] is not None else 1
+        numbers = dot_sizes(eqn.params, (lhs, rhs), weight)
+    else:
+        out = eqn.outvars[0].aval.shape
+        kind, moves = "conv", geometry(eqn.params, lhs, rhs)
+        numbers = conv_sizes(eqn.params, lhs, rhs, out, eqn.params["feature_group_count"])
+        numbers["valid_taps"] = valid_taps(moves, [out[axis] for axis in eqn.params["dimension_numbers"].out_spec[2:]])
+    numbers["repeats"] = repeats
+    numbers["weight_bits"] = _bits(avals[weight].dtype)
+    numbers["activation_bits"] = _bits(avals[1 - weight].dtype)
+    return _Entry(inputs[weight], where, kind if inputs[weight] is not None else "product", moves, weight, numbers)

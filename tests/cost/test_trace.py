@@ -212,3 +212,12 @@ def test_nothing_to_count():
     assert len(net) == 0
     assert cost.macs(net).sum() == 0
     assert "total" in str(net)
+
+
+def test_what_nobody_reads_is_not_counted():
+    def f(params, x):
+        unused = x @ params["a"]
+        return jax.jit(lambda x: (x @ params["b"], x @ params["a"]))(x)[0], unused.shape[0]
+
+    net = cost.layers(f, {"a": zeros(4, 4), "b": zeros(4, 4)}, zeros(1, 4))
+    assert net.names == ("b",)

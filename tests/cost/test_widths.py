@@ -1,0 +1,96 @@
+"""Costs as functions of widths equal the costs of the shrunk network, traced anew."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from compressjax import channels, cost, zoo
+
+
+def conv(x, w, **kwargs):
+    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), **kwargs)
+
+
+def separable(params, x):
+    x = jax.nn.relu(conv(x, params["expand"]))
+    x = jax.nn.relu(conv(x, params["depthwise"], feature_group_count=x.shape[-1]))
+    return conv(x, params["project"]).mean((1, 2)) @ params["fc"]
+
+
+def attention(params, x):
+    q, k, v = (jnp.einsum("bsd,dhk->bshk", x, params[name]) for name in "qkv")
+    mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k)), v)
+    return lax.cond(
+        x.sum() > 0,
+        lambda y: y @ params["out"] @ params["out"].T @ params["out"],
+        lambda y: y @ params["out"],
+        mixed.reshape(*x.shape[:2], -1),
+    )
+
+
+def random(shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: jnp.asarray(rng.standard_normal(shape), jnp.float32) for name, shape in shapes.items()}
+
+
+def lenet():
+    model = zoo.build("lenet5", widths=(4, 6, 8))
+    return model.apply, model.init(jax.random.key(0)), jnp.ones((2, 28, 28, 1))
+
+
+CASES = {
+    "lenet": lenet,
+    "separable": lambda: (
+        separable,
+        random({"expand": (1, 1, 3, 8), "depthwise": (3, 3, 1, 8), "project": (1, 1, 8, 6), "fc": (6, 10)}),
+        jnp.ones((2, 5, 5, 3)),
+    ),
+    "attention": lambda: (
+        attention,
+        random({"q": (6, 2, 4), "k": (6, 2, 4), "v": (6, 2, 4), "out": (8, 6)}),
+        jnp.ones((2, 5, 6)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layers_at_widths_are_those_of_the_shrunk_network(name):
+    f, params, x = CASES[name]()
+    net = channels.trace(f, params, x)
+    at = cost.of_widths(net, cost.layers(f, params, x))
+    rng = np.random.default_rng(1)
+    keep = {}
+    for group in net.groups:
+        keep[group.name] = rng.permutation(group.size) < max(1, group.size // 2)
+    assert keep
+    small = net.shrink(params, keep)
+    direct = cost.layers(net.replay(keep), small.params, x)
+    widths = {name: vector.sum() for name, vector in keep.items()}
+    assert cost.macs(at(widths)).tolist() == cost.macs(direct).tolist()
+    assert cost.macs(at(widths), valid=True).tolist() == cost.macs(direct, valid=True).tolist()
+    assert cost.activations(at(widths)).tolist() == cost.activations(direct).tolist()
+    assert at(widths).groups.tolist() == direct.groups.tolist()
+    assert cost.macs(at({})).tolist() == cost.macs(cost.layers(f, params, x)).tolist()
+
+
+def test_latency_of_a_population_under_jit():
+    f, params, x = CASES["separable"]()
+    net = channels.trace(f, params, x)
+    at = cost.of_widths(net, cost.layers(f, params, x).replace(weight_bits=8, activation_bits=8))
+    group = net.at("depthwise", 3)[0]
+    platform = cost.SIMD(frequency=1e9, vector_bits=128, units=2, bandwidth=1e9)
+    sweep = jax.jit(jax.vmap(lambda width: platform.latency(at({group: width})).sum()))(jnp.arange(1.0, 9.0))
+    for width, seconds in enumerate(sweep, 1):
+        np.testing.assert_allclose(seconds, platform.latency(at({group: width})).sum(), rtol=1e-6)
+    assert (np.diff(sweep) >= 0).all()
+
+
+def test_bad_input():
+    f, params, x = CASES["separable"]()
+    net = channels.trace(f, params, x)
+    with pytest.raises(ValueError, match="'nope', which is no group"):
+        cost.of_widths(net, cost.layers(f, params, x))({"nope": 3})
+    with pytest.raises(ValueError, match="no operation of the size of layer"):
+        cost.of_widths(net, cost.layers(f, params, jnp.ones((3, 5, 5, 3))))
