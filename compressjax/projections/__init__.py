@@ -1,9 +1,10 @@
 """Constraints: closed sets of tensors with an exact Euclidean projection, and their use on parameter trees."""
 
 from compressjax.projections._base import Constraint
+from compressjax.projections._blocks import Block, BlockColumns, BlockPunched, BlockRows
 from compressjax.projections._both import Both
 from compressjax.projections._cardinality import Cardinality
-from compressjax.projections._groups import Block, BlockPunched, Channels, Columns, Filters
+from compressjax.projections._groups import Channels, Columns, Filters, Groups
 from compressjax.projections._low_rank import LowRank
 from compressjax.projections._members import GroupLike, MemberLike, matching, producers, readers, under, whole
 from compressjax.projections._nm import NM
@@ -13,7 +14,9 @@ from compressjax.projections._tree import Joint, project, supports
 __all__ = [
     "NM",
     "Block",
+    "BlockColumns",
     "BlockPunched",
+    "BlockRows",
     "Both",
     "Cardinality",
     "Channels",
@@ -21,6 +24,7 @@ __all__ = [
     "Constraint",
     "Filters",
     "GroupLike",
+    "Groups",
     "Joint",
     "LowRank",
     "MemberLike",

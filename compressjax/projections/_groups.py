@@ -5,10 +5,11 @@
 The score is the true l2 norm, which makes the projection exact: the squared distance is the energy removed.  Layouts
 are Flax's: convolution kernels (kh, kw, in, out), dense kernels (in, out).
 
-Sources: filters, channels and columns (filter shapes): Wen, Wu, Wang, Chen, Li, "Learning Structured Sparsity in Deep
-Neural Networks", NeurIPS 2016 (arXiv 1608.03665), and Zhang et al., "StructADMM" (arXiv 1807.11091).  Block-punched:
-Cai et al., "YOLObile", AAAI 2021 (arXiv 2009.05697); its code scores a group by a sum of norms over channels, which is
-not the Euclidean projection, so it is not used here.
+`keep` left out means all groups.  Such a set holds every tensor; it names a way of grouping, for penalties that find
+out themselves how many groups to keep (`compressjax.training.group_lasso`).
+
+Sources: Wen, Wu, Wang, Chen, Li, "Learning Structured Sparsity in Deep Neural Networks", NeurIPS 2016 (arXiv
+1608.03665), and Zhang et al., "StructADMM" (arXiv 1807.11091).
 """
 
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from compressjax.projections._select import budget, check_keep, scale_of, top_mask
 
 
-class _Groups:
-    """Common to all: the array is reshaped so that each group spans some axes of it."""
+class Groups:
+    """Common to all sets of groups: the array is reshaped so that each group spans some axes of it."""
 
     keep: int | float  # declared only: each set says where the field stands in its constructor
 
@@ -33,7 +34,7 @@ class _Groups:
     def groups(self, shape: tuple[int, ...]) -> int:
         """How many groups a tensor of this shape has.
 
-        >>> Filters(1).groups((3, 3, 16, 32)), BlockPunched((4, 8), 1).groups((3, 3, 16, 32))
+        >>> Filters(1).groups((3, 3, 16, 32)), Columns(1).groups((3, 3, 16, 32))
         (32, 144)
         """
         split, within = self._split(shape)
@@ -45,6 +46,26 @@ class _Groups:
     def count(self, shape: tuple[int, ...]) -> int:
         """How many groups of a tensor of this shape are kept."""
         return budget(self.keep, self.groups(shape), f"groups of {self} on shape {shape}")
+
+    def energies(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Squared l2 norm of every group, float32 or wider; axes within a group have length 1.
+
+        >>> Filters().energies(jnp.array([[1.0, 3.0], [2.0, 0.0]]))
+        Array([[5., 9.]], dtype=float32)
+        """
+        split, within = self._split(x.shape)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(split)
+        return jnp.sum(jnp.square(wide), axis=within, keepdims=True)
+
+    def spread(self, values: Shaped[Array, "..."], shape: tuple[int, ...]) -> Shaped[Array, "..."]:
+        """One number per group, laid out as `energies` does, on every entry of its group.
+
+        >>> Filters().spread(jnp.array([[5.0, 9.0]]), (2, 2))
+        Array([[5., 9.],
+               [5., 9.]], dtype=float32)
+        """
+        split, _ = self._split(shape)
+        return jnp.broadcast_to(values, split).reshape(shape)
 
     def support(self, x: Float[Array, "..."]) -> Bool[Array, "..."]:
         """All entries of the kept groups."""
@@ -73,30 +94,17 @@ def _energy(x: Float[Array, "..."], within: tuple[int, ...]) -> Float[Array, "..
     return jnp.where(alive, jnp.maximum(energy, jnp.finfo(wide.dtype).tiny), energy)
 
 
-def _at_least(rank: int, shape: tuple[int, ...], name: str) -> None:
+def at_least(rank: int, shape: tuple[int, ...], name: str) -> None:
+    """Raises `ValueError` for a tensor of fewer dimensions."""
     if len(shape) < rank:
         raise ValueError(f"{name} needs at least {rank} dimensions, not shape {shape}: assign it to kernels only.")
 
 
-def _check_block(block: tuple[int, int]) -> None:
-    if len(block) != 2 or any(isinstance(b, bool) or not isinstance(b, int) or b < 1 for b in block):
-        raise ValueError(f"block={block} must be two positive ints, (inputs, outputs).")
-
-
-def _divides(block: tuple[int, int], shape: tuple[int, ...], name: str) -> None:
-    for size, length, what in zip(block, shape[-2:], ("inputs", "outputs"), strict=True):
-        if length % size:
-            raise ValueError(
-                f"{name}: a block of {size} {what} does not divide the {length} {what} of shape {shape}: "
-                "choose a divisor or exempt the leaf."
-            )
-
-
 @dataclass(frozen=True)
-class _Slices(_Groups):
+class _Slices(Groups):
     """Groups that `keep` alone describes."""
 
-    keep: int | float
+    keep: int | float = 1.0
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
@@ -118,7 +126,7 @@ class Filters(_Slices):
     """
 
     def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        _at_least(2, shape, "Filters")
+        at_least(2, shape, "Filters")
         return shape, tuple(range(len(shape) - 1))
 
 
@@ -138,7 +146,7 @@ class Channels(_Slices):
     """
 
     def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        _at_least(2, shape, "Channels")
+        at_least(2, shape, "Channels")
         return shape, tuple(axis for axis in range(len(shape)) if axis != len(shape) - 2)
 
 
@@ -159,74 +167,5 @@ class Columns(_Slices):
     """
 
     def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        _at_least(2, shape, "Columns")
+        at_least(2, shape, "Columns")
         return shape, (len(shape) - 1,)
-
-
-@dataclass(frozen=True)
-class Block(_Groups):
-    """At most `keep` tiles of `block` = (inputs, outputs) entries of a matrix.
-
-    Args:
-      block: Tile size; must divide the matrix.
-      keep: A count or a fraction of the tiles, over the whole matrix.
-
-    Raises:
-      ValueError: If the settings are invalid, the tensor is no matrix or the block does not divide it.
-
-    >>> Block((1, 2), 1).project(jnp.array([[1.0, 1.0, 0.0, 2.0]]))
-    Array([[0., 0., 0., 2.]], dtype=float32)
-    """
-
-    block: tuple[int, int]
-    keep: int | float
-
-    def __post_init__(self) -> None:
-        _check_block(self.block)
-        check_keep(self.keep)
-
-    def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        if len(shape) != 2:
-            raise ValueError(f"Block needs a matrix (in, out), not shape {shape}: use BlockPunched for convolutions.")
-        _divides(self.block, shape, "Block")
-        rows, columns = self.block
-        return (shape[0] // rows, rows, shape[1] // columns, columns), (1, 3)
-
-
-@dataclass(frozen=True)
-class BlockPunched(_Groups):
-    """Kernels are tiled into blocks of (inputs, outputs); inside a block all kernels keep the same positions.
-
-    On a convolution kernel (kh, kw, in, out) a group is one pair of a block and a kernel position (kh, kw), that is
-    b_in x b_out weights.  On a matrix (in, out), where kernels have one position, it is block-row pruning: a group is
-    one pair of a block and an input of it, that is 1 x b_out weights; b_in then only has to divide the inputs.  In both
-    cases `keep` counts groups of the whole layer, so blocks compete with each other.
-
-    Args:
-      block: Block size in kernels, (inputs, outputs); must divide the layer.
-      keep: A count or a fraction of the groups.
-
-    Raises:
-      ValueError: If the settings are invalid, the tensor has neither 2 nor 4 dimensions or the block does not divide
-        it.
-
-    >>> mask = BlockPunched((1, 2), 3).support(jnp.arange(18.0).reshape(3, 3, 1, 2))
-    >>> mask[..., 0, 0].astype(int).tolist(), bool((mask[..., 0] == mask[..., 1]).all())
-    ([[0, 0, 0], [0, 0, 0], [1, 1, 1]], True)
-    """
-
-    block: tuple[int, int]
-    keep: int | float
-
-    def __post_init__(self) -> None:
-        _check_block(self.block)
-        check_keep(self.keep)
-
-    def _split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        if len(shape) not in (2, 4):
-            raise ValueError(f"BlockPunched needs a kernel (kh, kw, in, out) or (in, out), not shape {shape}.")
-        _divides(self.block, shape, "BlockPunched")
-        rows, columns = self.block
-        if len(shape) == 2:
-            return (shape[0], shape[1] // columns, columns), (2,)
-        return (*shape[:2], shape[2] // rows, rows, shape[3] // columns, columns), (3, 5)

@@ -8,8 +8,10 @@ compression is plain composition: run one, project, run the next with the next r
 from compressjax.training._admm import AdmmState, admm
 from compressjax.training._gradual_freeze import GradualFreezeState, gradual_freeze
 from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude
+from compressjax.training._group_lasso import GroupLassoState, Reweight, group_lasso
 from compressjax.training._masked import MaskedState, masked
 from compressjax.training._schedules import Coarse, coarse, geometric, half_cosine, staged
+from compressjax.training._slimming import slimming
 from compressjax.training._straight_through import straight_through
 from compressjax.training._tied import TiedState, tied
 
@@ -18,15 +20,19 @@ __all__ = [
     "Coarse",
     "GradualFreezeState",
     "GradualMagnitudeState",
+    "GroupLassoState",
     "MaskedState",
+    "Reweight",
     "TiedState",
     "admm",
     "coarse",
     "geometric",
     "gradual_freeze",
     "gradual_magnitude",
+    "group_lasso",
     "half_cosine",
     "masked",
+    "slimming",
     "staged",
     "straight_through",
     "tied",

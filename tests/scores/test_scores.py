@@ -188,9 +188,8 @@ def test_scores_beat_random_on_a_trained_network() -> None:
         """Loss without the half of the units that scores lowest."""
         kept = (score >= jnp.sort(score)[len(score) // 2]).astype(jnp.float32)
         assert int(kept.sum()) == len(score) // 2
-        return float(
-            loss({**params, "fc2": {**params["fc2"], "kernel": params["fc2"]["kernel"] * kept[:, None]}}, x, labels)
-        )
+        kernel = params["fc2"]["kernel"] * kept[:, None]
+        return float(loss(params | {"fc2": params["fc2"] | {"kernel": kernel}}, x, labels))
 
     chance = [after(scores.random(jax.random.key(seed), groups)["fc1"]) for seed in range(5)]
     assert after(scores.taylor(params, gradients, own)["fc1"]) < min(chance)
