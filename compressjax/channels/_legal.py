@@ -220,7 +220,7 @@ class _Judge:
             # Padding is met at masked members that are padding themselves, and at the others along other padded axes.
             numbers = [fill] if any(any(c) for j, c in enumerate(config) if j != i) else []
             numbers += [held[0].axes[i][atom]] if atom in held[0].axes[i] else []
-            ends = [between(d, 0, low)] * (low > 0) + [between(d, d.n - high, d.n)] * (high > 0)
+            ends = [between(d, *span) for span in ((0, low), (d.n - high, d.n)) if span[0] < span[1]]
             numbers += [fill] if any(atom in self.free(end) for end in ends) else []
             return agreed(numbers or [None])
 

@@ -1,0 +1,631 @@
+"""Small functions, one per construct that channels are followed through, with the terms that are to be found."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from compressjax import trees
+
+
+class Case(NamedTuple):
+    f: Callable[..., Any]
+    params: Any
+    xs: tuple[Any, ...]
+    groups: int
+    terms: Mapping[tuple[str, int], str]
+
+
+CASES: dict[str, Callable[[], Case]] = {}
+
+
+def case(make):
+    CASES[make.__name__] = make
+    return make
+
+
+def weights(**shapes):
+    """Random float32 leaves, positive so that a variance may be among them."""
+    rng = np.random.default_rng(len(shapes))
+    return {
+        name: (rng.random(shape) + 0.1).astype(np.float32) / np.sqrt(np.prod(shape[:-1]))
+        for name, shape in shapes.items()
+    }
+
+
+def inputs(*shape):
+    return np.random.default_rng(7).standard_normal(shape).astype(np.float32)
+
+
+def conv(x, w, **settings):
+    settings = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC"), **settings}
+    return lax.conv_general_dilated(x, w, **settings)
+
+
+def dense(x, w, b):
+    return x @ w + jnp.broadcast_to(b, (*x.shape[:-1], b.shape[0]))
+
+
+def along(b, x):
+    """A vector over the last axis, spread over the others."""
+    return jnp.broadcast_to(b, x.shape)
+
+
+def numbered(module, *xs):
+    """Random variables for a Linen module, without running it."""
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *xs)
+    rng = np.random.default_rng(3)
+    return jax.tree.map(
+        lambda s: ((rng.random(s.shape) + 0.1) / np.sqrt(max(1, np.prod(s.shape[:-1])))).astype(s.dtype), shapes
+    )
+
+
+@case
+def two_dense_layers():
+    params = weights(a=(4, 6), a_bias=(6,), b=(6, 3))
+
+    def f(p, x):
+        return jax.nn.gelu(dense(x, p["a"], p["a_bias"])) @ p["b"]
+
+    return Case(f, params, (inputs(2, 4),), 1, {("a", 1): "g0", ("a_bias", 0): "g0", ("b", 0): "g0", ("b", 1): "3"})
+
+
+@case
+def exponential_before_a_reader():
+    def f(p, x):
+        return jax.nn.sigmoid(jnp.exp(x @ p["a"])) @ p["b"]
+
+    return Case(f, weights(a=(4, 6), b=(6, 3)), (inputs(2, 4),), 1, {("b", 0): "g0"})
+
+
+@case
+def einsum_kernels():
+    def f(p, x):
+        h = jnp.einsum("bi,ijk->bjk", x, p["a"])
+        return jnp.einsum("bjk,kjo->bo", jnp.tanh(h), p["b"])
+
+    return Case(
+        f, weights(a=(4, 3, 5), b=(5, 3, 2)), (inputs(2, 4),), 2, {("a", 1): "g0", ("a", 2): "g1", ("b", 0): "g1"}
+    )
+
+
+@case
+def convolution_then_flatten():
+    def f(p, x):
+        x = jax.nn.relu(conv(x, p["a"]) + p["a_bias"][None, None, None])
+        x = lax.reduce_window(x, -np.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        return x.reshape(len(x), -1) @ p["b"]
+
+    params = weights(a=(3, 3, 2, 5), a_bias=(5,), b=(20, 3))
+    return Case(f, params, (inputs(2, 4, 4, 2),), 1, {("a", 3): "g0", ("a_bias", 0): "g0", ("b", 0): "2*2*g0"})
+
+
+@case
+def channels_first():
+    spec = {"dimension_numbers": ("NCHW", "OIHW", "NCHW")}
+
+    def f(p, x):
+        return conv(jax.nn.relu(conv(x, p["a"], **spec)), p["b"], **spec).mean((2, 3))
+
+    return Case(f, weights(a=(5, 2, 3, 3), b=(3, 5, 1, 1)), (inputs(2, 2, 4, 4),), 1, {("a", 0): "g0", ("b", 1): "g0"})
+
+
+@case
+def depthwise():
+    def f(p, x):
+        x = jax.nn.relu(conv(x, p["a"]))
+        x = jax.nn.relu(conv(x, p["b"], feature_group_count=5))
+        return conv(x, p["c"])
+
+    params = weights(a=(1, 1, 2, 5), b=(3, 3, 1, 10), c=(1, 1, 10, 3))
+    return Case(f, params, (inputs(2, 3, 3, 2),), 2, {("a", 3): "g0", ("b", 3): "g0*g1", ("c", 2): "g0*g1"})
+
+
+@case
+def grouped_convolution_and_shuffle():
+    def f(p, x):
+        x = jax.nn.relu(conv(conv(x, p["a"]), p["b"], feature_group_count=2))
+        x = jnp.swapaxes(x.reshape(*x.shape[:-1], 2, 3), -1, -2).reshape(x.shape)
+        return conv(x, p["c"])
+
+    params = weights(a=(1, 1, 2, 8), b=(3, 3, 4, 6), c=(1, 1, 6, 3))
+    terms = {("a", 3): "g0*g1", ("b", 2): "g1", ("b", 3): "g0*g2", ("c", 2): "g2*g0"}
+    return Case(f, params, (inputs(2, 3, 3, 2),), 3, terms)
+
+
+@case
+def dilated_and_transposed():
+    def f(p, x):
+        x = jax.nn.relu(conv(x, p["a"], rhs_dilation=(2, 2)))
+        x = lax.conv_transpose(x, p["b"], (2, 2), "SAME")
+        return conv(jax.nn.relu(x), p["c"], window_strides=(2, 2), padding=[(1, 0), (0, 1)])
+
+    params = weights(a=(2, 2, 2, 4), b=(2, 2, 4, 5), c=(2, 2, 5, 3))
+    return Case(f, params, (inputs(1, 3, 3, 2),), 2, {("a", 3): "g0", ("b", 2): "g0", ("b", 3): "g1", ("c", 2): "g1"})
+
+
+@case
+def batch_norm_in_eval_mode():
+    def f(p, x):
+        x = conv(x, p["a"])
+
+        def spread(v):
+            return along(v, x)
+
+        x = (x - spread(p["mean"])) * spread(lax.rsqrt(p["var"] + 1e-5) * p["scale"]) + spread(p["bias"])
+        return conv(jax.nn.relu(x), p["b"])
+
+    params = weights(a=(3, 3, 2, 5), mean=(5,), var=(5,), scale=(5,), bias=(5,), b=(1, 1, 5, 2))
+    return Case(f, params, (inputs(2, 3, 3, 2),), 1, {("mean", 0): "g0", ("var", 0): "g0", ("b", 2): "g0"})
+
+
+@case
+def rms_norm():
+    def f(p, x):
+        h = x @ p["a"]
+        h = h * lax.rsqrt(jnp.mean(h * h, -1, keepdims=True) + 1e-6) * along(p["scale"], h)
+        return h @ p["b"]
+
+    return Case(f, weights(a=(4, 6), scale=(6,), b=(6, 3)), (inputs(2, 4),), 1, {("scale", 0): "g0"})
+
+
+@case
+def linen_layer_norm():
+    module = nn.Sequential([nn.Dense(6), nn.LayerNorm(), nn.Dense(2)])
+    x = inputs(2, 4)
+    terms = {
+        ("params/layers_0/kernel", 1): "g0",
+        ("params/layers_1/scale", 0): "g0",
+        ("params/layers_2/kernel", 0): "g0",
+    }
+    return Case(module.apply, numbered(module, x), (x,), 1, terms)
+
+
+@case
+def two_pass_layer_norm():
+    """Refused at the norm: a masked channel adds the square of the mean to the variance."""
+
+    def f(p, x):
+        h = x @ p["a"]
+        h = h - h.mean(-1, keepdims=True)
+        return (h * lax.rsqrt(jnp.mean(h * h, -1, keepdims=True) + 1e-6)) @ p["b"]
+
+    return Case(f, weights(a=(4, 6), b=(6, 3)), (inputs(2, 4),), 0, {("a", 1): "6"})
+
+
+@case
+def linen_group_norm():
+    module = nn.Sequential([nn.Conv(6, (1, 1)), nn.GroupNorm(num_groups=3), nn.relu, nn.Conv(2, (1, 1))])
+    x = inputs(2, 3, 3, 2)
+    return Case(module.apply, numbered(module, x), (x,), 2, {("params/layers_1/scale", 0): "g0*g1"})
+
+
+@case
+def two_pass_group_norm():
+    """Only whole groups can go: inside a group the sum of squared differences counts masked channels."""
+
+    def f(p, x):
+        h = (x @ p["a"]).reshape(2, 3, 2)
+        h = h - h.mean(-1, keepdims=True)
+        h = h * lax.rsqrt((h * h).mean(-1, keepdims=True) + 1e-5)
+        return h.reshape(2, 6) @ p["b"]
+
+    return Case(f, weights(a=(4, 6), b=(6, 3)), (inputs(2, 4),), 1, {("a", 1): "g0*2", ("b", 0): "g0*2"})
+
+
+@case
+def residual_with_zero_padded_channels():
+    def f(p, x):
+        x = jax.nn.relu(conv(x, p["a"]))
+        y = conv(jax.nn.relu(conv(x, p["b"])), p["c"])
+        return conv(jax.nn.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (2, 2)))), p["d"])
+
+    params = weights(a=(1, 1, 2, 3), b=(3, 3, 3, 4), c=(3, 3, 4, 7), d=(1, 1, 7, 2))
+    terms = {("a", 3): "g0", ("b", 3): "g1", ("c", 3): "g2+g0+g3", ("d", 2): "g2+g0+g3"}
+    return Case(f, params, (inputs(1, 3, 3, 2),), 4, terms)
+
+
+@case
+def dense_concatenation():
+    def f(p, x):
+        a = jax.nn.relu(x @ p["a"])
+        ab = jnp.concatenate([a, jax.nn.relu(a @ p["b"])], -1)
+        abc = jnp.concatenate([ab, ab @ p["c"]], -1)
+        return jax.nn.relu(abc) @ p["d"]
+
+    params = weights(a=(4, 3), b=(3, 2), c=(5, 4), d=(9, 3))
+    return Case(f, params, (inputs(2, 4),), 3, {("a", 1): "g0", ("c", 0): "g0+g1", ("d", 0): "g0+g1+g2"})
+
+
+@case
+def split_and_gate():
+    def f(p, x):
+        a, b = jnp.split(x @ p["a"], 2, -1)
+        return (a * jax.nn.silu(b)) @ p["b"]
+
+    return Case(f, weights(a=(4, 10), b=(5, 3)), (inputs(2, 4),), 1, {("a", 1): "g0+g0", ("b", 0): "g0"})
+
+
+@case
+def stride_pairs():
+    def f(p, x):
+        h = x @ p["a"]
+        return jnp.concatenate([h[:, ::2] * h[:, 1::2], h[:, 1::2]], -1) @ p["b"]
+
+    return Case(f, weights(a=(4, 6), b=(6, 3)), (inputs(2, 4),), 1, {("a", 1): "g0*2", ("b", 0): "g0+g0"})
+
+
+@case
+def roll():
+    def f(p, x):
+        h = jnp.tanh(x @ p["a"])
+        return (h + jnp.roll(h, 2, -1)) @ p["b"]
+
+    return Case(f, weights(a=(4, 6), b=(6, 3)), (inputs(2, 4),), 1, {("a", 1): "g0+g0+g0"})
+
+
+@case
+def embedding_tied_to_the_output():
+    def f(p, tokens):
+        h = jax.nn.relu(p["embedding"][tokens] @ p["a"]) @ p["b"]
+        return h @ p["embedding"].T
+
+    params = weights(embedding=(7, 4), a=(4, 6), b=(6, 4))
+    terms = {("embedding", 0): "7", ("embedding", 1): "g0", ("a", 0): "g0", ("a", 1): "g1", ("b", 1): "g0"}
+    return Case(f, params, (np.array([[1, 5, 0]]),), 2, terms)
+
+
+@case
+def one_hot_embedding():
+    """Looked up by one-hot vectors, the vocabulary can be cut: the identities of the rows stay."""
+
+    def f(p, tokens):
+        return jax.nn.one_hot(tokens, 7) @ p["embedding"] @ p["a"]
+
+    return Case(
+        f,
+        weights(embedding=(7, 4), a=(4, 2)),
+        (np.array([1, 5, 0]),),
+        2,
+        {("embedding", 0): "g1", ("embedding", 1): "g0"},
+    )
+
+
+def attention(q, k, v):
+    """(batch, length, heads, width) each, causal."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
+    causal = jnp.tril(jnp.ones((q.shape[1],) * 2, bool))
+    scores = jnp.where(jnp.broadcast_to(causal, scores.shape), scores, -1e9)
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), v)
+
+
+@case
+def fused_attention():
+    def f(p, x):
+        q, k, v = (y.reshape(2, 3, 2, 4) for y in jnp.split(x @ p["qkv"], 3, -1))
+        return attention(q, k, v).reshape(2, 3, 8) @ p["out"]
+
+    terms = {("qkv", 1): "g0*g2+g0*g2+g0*g1", ("out", 0): "g0*g1"}
+    return Case(f, weights(qkv=(4, 24), out=(8, 4)), (inputs(2, 3, 4),), 3, terms)
+
+
+def rotate(x):
+    """Rotary position embedding over halves."""
+    half = x.shape[-1] // 2
+    angle = np.arange(x.shape[1])[:, None] / 10.0 ** (np.arange(half) / half)[None]
+    cos, sin = (
+        jnp.broadcast_to(jnp.asarray(t, x.dtype)[None, :, None], (*x.shape[:-1], half))
+        for t in (np.cos(angle), np.sin(angle))
+    )
+    a, b = jnp.split(x, 2, -1)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+def decoder_block(p, x):
+    """RMSNorm, grouped-query attention with rotary positions, gated MLP."""
+    b, n = x.shape[:2]
+
+    def norm(h, s):
+        return h * lax.rsqrt(jnp.mean(h * h, -1, keepdims=True) + 1e-6) * along(s, h)
+
+    h = norm(x, p["norm1"])
+    q = rotate((h @ p["q"]).reshape(b, n, 4, 4))
+    k = rotate((h @ p["k"]).reshape(b, n, 2, 4))
+    v = (h @ p["v"]).reshape(b, n, 2, 3)
+    k, v = (jnp.repeat(y, 2, 2) for y in (k, v))
+    x = x + attention(q, k, v).reshape(b, n, 12) @ p["out"]
+    h = norm(x, p["norm2"])
+    return x + (jax.nn.silu(h @ p["gate"]) * (h @ p["up"])) @ p["down"]
+
+
+DECODER = dict(
+    norm1=(8,), q=(8, 16), k=(8, 8), v=(8, 6), out=(12, 8), norm2=(8,), gate=(8, 10), up=(8, 10), down=(10, 8)
+)  # fmt: skip
+
+
+@case
+def decoder():
+    def f(p, tokens):
+        return decoder_block(p, p["embedding"][tokens]) @ p["embedding"].T
+
+    terms = {
+        ("embedding", 1): "g1",
+        ("down", 0): "g0",
+        ("q", 1): "g2*g4*(g3+g3)",
+        ("k", 1): "g2*(g3+g3)",
+        ("v", 1): "g2*g5",
+        ("out", 0): "g2*g4*g5",
+    }
+    params = weights(embedding=(7, 8), **DECODER)
+    return Case(f, params, (np.array([[1, 5, 0], [2, 2, 6]]),), 6, terms)
+
+
+@case
+def decoder_layers_under_scan_and_remat():
+    def f(p, x):
+        body = jax.checkpoint(lambda h, q: (decoder_block(q, h), None))
+        return lax.scan(body, x @ p["in"], p["layers"])[0] @ p["out"]
+
+    layers = {name: np.stack([leaf, leaf[::-1]]) for name, leaf in weights(**DECODER).items()}
+    params = {"in": inputs(4, 8), "layers": layers, "out": inputs(8, 2)}
+    terms = {("layers/q", 0): "2", ("layers/down", 1): "g1", ("layers/down", 2): "g0", ("in", 1): "g0"}
+    return Case(f, params, (inputs(2, 3, 4),), 6, terms)
+
+
+@case
+def gated_recurrence():
+    def f(p, x):
+        def cell(h, x):
+            z = jax.nn.sigmoid(x @ p["zx"] + h @ p["zh"])
+            h = z * h + (1 - z) * jnp.tanh(x @ p["hx"] + h @ p["hh"])
+            return h, h @ p["out"]
+
+        return lax.scan(cell, jnp.zeros((x.shape[1], 5)), x)[1]
+
+    params = weights(zx=(3, 5), zh=(5, 5), hx=(3, 5), hh=(5, 5), out=(5, 2))
+    return Case(f, params, (inputs(4, 2, 3),), 1, {("zh", 0): "g0", ("zh", 1): "g0", ("out", 0): "g0"})
+
+
+@case
+def loops_and_branches():
+    def f(p, x):
+        h = lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, jnp.tanh(s[1] @ p["b"])), (0, x @ p["a"]))[1]
+        h = lax.cond(x[0, 0] > 0, lambda h: jnp.tanh(h), lambda h: h * 2, h)
+        return lax.fori_loop(0, 2, lambda _, h: h @ p["b"], h) @ p["c"]
+
+    return Case(f, weights(a=(4, 5), b=(5, 5), c=(5, 2)), (inputs(2, 4),), 1, {("b", 0): "g0", ("b", 1): "g0"})
+
+
+@case
+def custom_derivatives():
+    @jax.custom_vjp
+    def twice(x):
+        return 2 * x
+
+    twice.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+    def f(p, x):
+        return twice(jax.nn.relu(jax.jit(lambda h: h @ p["a"])(x))) @ p["b"]
+
+    return Case(f, weights(a=(4, 5), b=(5, 2)), (inputs(2, 4),), 1, {("b", 0): "g0"})
+
+
+@case
+def the_same_activation_twice():
+    """JAX caches the body of ``relu``: two layers of equal width must not become one group."""
+
+    def f(p, x):
+        return jax.nn.relu(jax.nn.relu(x @ p["a"]) @ p["b"]) @ p["c"]
+
+    return Case(f, weights(a=(4, 5), b=(5, 5), c=(5, 2)), (inputs(2, 4),), 2, {("b", 0): "g0", ("b", 1): "g1"})
+
+
+@case
+def tied_autoencoder():
+    def f(p, x):
+        return jax.nn.relu(x @ p["a"]) @ p["a"].T
+
+    return Case(f, weights(a=(4, 6)), (inputs(2, 4),), 1, {("a", 0): "4", ("a", 1): "g0"})
+
+
+@case
+def squeeze_and_excite():
+    def f(p, x):
+        x = jax.nn.relu(conv(x, p["a"]))
+        s = jax.nn.hard_sigmoid(jax.nn.relu(x.mean((1, 2)) @ p["down"]) @ p["up"])
+        return conv(x * jnp.broadcast_to(s[:, None, None], x.shape), p["b"])
+
+    params = weights(a=(1, 1, 2, 6), down=(6, 3), up=(3, 6), b=(1, 1, 6, 2))
+    return Case(f, params, (inputs(2, 3, 3, 2),), 2, {("down", 0): "g0", ("down", 1): "g1", ("up", 1): "g0"})
+
+
+@case
+def linear_attention_with_relu():
+    def f(p, x):
+        q, k, v = (x @ p[name] for name in "qkv")
+        return jax.nn.relu(q) @ (jax.nn.relu(k).T @ v)
+
+    return Case(f, weights(q=(4, 5), k=(4, 5), v=(4, 3)), (inputs(6, 4),), 1, {("q", 1): "g0", ("v", 1): "3"})
+
+
+@case
+def linear_attention_with_elu():
+    """Refused: a masked channel of elu + 1 holds 1."""
+
+    def f(p, x):
+        return (jax.nn.elu(x @ p["q"]) + 1) @ (jax.nn.elu(x @ p["k"]) + 1).T
+
+    return Case(f, weights(q=(4, 5), k=(4, 5)), (inputs(6, 4),), 0, {("q", 1): "5"})
+
+
+@case
+def weight_norm():
+    def f(p, x):
+        v = p["v"] * lax.rsqrt(jnp.sum(p["v"] ** 2, 0, keepdims=True) + 1e-6)
+        return jax.nn.relu(x @ (v * along(p["g"], v))) @ p["b"]
+
+    return Case(f, weights(v=(4, 6), g=(6,), b=(6, 2)), (inputs(2, 4),), 1, {("v", 1): "g0", ("g", 0): "g0"})
+
+
+@case
+def closed_over_constants():
+    table = jnp.asarray(inputs(6, 6))
+
+    def f(p, x):
+        return (jax.nn.relu(x @ p["a"]) @ table) @ p["b"]
+
+    return Case(f, weights(a=(4, 6), b=(6, 2)), (inputs(2, 4),), 2, {("a", 1): "g0", ("b", 0): "g1"})
+
+
+@case
+def dropout():
+    def f(p, x, key):
+        h = x @ p["a"]
+        h = jnp.where(jax.random.bernoulli(key, 0.5, h.shape), h * 2, 0)
+        return h @ p["b"]
+
+    return Case(f, weights(a=(4, 6), b=(6, 2)), (inputs(2, 4), jax.random.key(1)), 1, {("a", 1): "g0"})
+
+
+@case
+def integer_codes():
+    def f(p, x):
+        return jax.nn.relu(x @ (p["codes"].astype(jnp.float32) * along(p["scale"], p["codes"]))) @ p["b"]
+
+    params = {"codes": np.arange(24, dtype=np.int8).reshape(4, 6), **weights(scale=(6,), b=(6, 2))}
+    return Case(f, params, (inputs(2, 4),), 1, {("codes", 1): "g0"})
+
+
+@case
+def maxout_and_mixture():
+    def f(p, x):
+        h = (x @ p["a"]).reshape(2, 5, 3).max(-1)
+        gate = jax.nn.softmax(h @ p["router"])
+        each = jnp.einsum("bi,eij->bej", h, p["experts"])
+        return jnp.einsum("be,bej->bj", gate, each) @ p["b"]
+
+    params = weights(a=(4, 15), router=(5, 3), experts=(3, 5, 6), b=(6, 2))
+    return Case(f, params, (inputs(2, 4),), 2, {("a", 1): "g0*3", ("router", 1): "3", ("experts", 2): "g1"})
+
+
+@case
+def key_value_cache():
+    def f(p, x, cache, at):
+        k = lax.dynamic_update_slice(jnp.zeros((5, 6)), x @ p["k"], (at, 0))
+        k = k + jnp.concatenate([lax.dynamic_slice(k, (at, 0), (2, 6)), jnp.zeros((3, 6))])
+        return (x @ p["q"]) @ k.T + cache
+
+    params = weights(q=(4, 6), k=(4, 6))
+    return Case(f, params, (inputs(2, 4), inputs(2, 5), 1), 1, {("q", 1): "g0", ("k", 1): "g0"})
+
+
+@case
+def pixel_shuffle():
+    def f(p, x):
+        x = conv(x, p["a"])
+        x = x.reshape(1, 3, 3, 2, 2, 4).transpose(0, 1, 3, 2, 4, 5).reshape(1, 6, 6, 4)
+        return conv(jax.nn.relu(x), p["b"])
+
+    return Case(f, weights(a=(1, 1, 2, 16), b=(3, 3, 4, 2)), (inputs(1, 3, 3, 2),), 1, {("a", 3): "2*2*g0"})
+
+
+@case
+def tile_and_stack():
+    def f(p, x):
+        h = x @ p["a"]
+        h = jnp.stack([h, jnp.tile(h[:, :3], (1, 2))], 1)
+        return jnp.einsum("bsi,io->bso", h, p["b"])
+
+    return Case(f, weights(a=(4, 6), b=(6, 2)), (inputs(2, 4),), 1, {("a", 1): "g0+g0"})
+
+
+@case
+def widths_of_one():
+    def f(p, x):
+        return jax.nn.relu(jax.nn.relu(x @ p["a"]) @ p["b"]) @ p["c"]
+
+    return Case(f, weights(a=(1, 2), b=(2, 1), c=(1, 1)), (inputs(2, 1),), 1, {("a", 1): "g0", ("b", 1): "1"})
+
+
+@case
+def under_vmap():
+    def f(p, x):
+        return jax.vmap(lambda v: jax.nn.relu(v @ p["a"]) @ p["b"])(x)
+
+    return Case(f, weights(a=(4, 5), b=(5, 2)), (inputs(3, 4),), 1, {("a", 1): "g0"})
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Linear:
+    weight: Any
+    bias: Any
+
+    def __call__(self, x):
+        return self.weight @ x + self.bias
+
+
+@case
+def a_tree_of_dataclasses():
+    """As in Equinox: the parameters are the module."""
+    layers = [Linear(inputs(6, 4), inputs(6)), Linear(inputs(2, 6), inputs(2))]
+
+    def f(m, x):
+        return jax.vmap(lambda v: m[1](jax.nn.relu(m[0](v))))(x)
+
+    return Case(f, layers, (inputs(3, 4),), 1, {("0/weight", 0): "g0", ("0/bias", 0): "g0", ("1/weight", 1): "g0"})
+
+
+@case
+def nnx_convolutional():
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
+            self.norm = nnx.BatchNorm(4, use_running_average=True, rngs=rngs)
+            self.dense = nnx.Linear(16, 3, rngs=rngs)
+
+        def __call__(self, x):
+            x = nnx.avg_pool(nnx.relu(self.norm(self.conv(x))), (2, 2), (2, 2))
+            return self.dense(x.reshape(len(x), -1))
+
+    graph, state = nnx.split(nnx.eval_shape(lambda: Network(nnx.Rngs(0))))
+    rng = np.random.default_rng(0)
+    state = trees.update(state, {k: rng.random(v.shape).astype(v.dtype) for k, v in trees.leaves(state).items()})
+
+    def f(s, x):
+        return nnx.merge(graph, s)(x)
+
+    terms = {("conv/kernel", 3): "g0", ("norm/mean", 0): "g0", ("dense/kernel", 0): "2*2*g0"}
+    return Case(f, state, (inputs(2, 4, 4, 2),), 1, terms)
+
+
+@case
+def linen_transformer():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            x = x + nn.MultiHeadDotProductAttention(2, qkv_features=6, name="attention")(nn.LayerNorm()(x))
+            return x + nn.Dense(4)(nn.gelu(nn.Dense(7, name="up")(nn.LayerNorm()(x)))), None
+
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(4, name="embed")(x)
+            layers = nn.scan(nn.remat(Block), variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+            return nn.Dense(2, name="head")(layers(name="layers")(x, None)[0])
+
+    module, x = Network(), inputs(2, 3, 5)
+    kernel = "params/layers/attention/query/kernel"
+    terms = {
+        ("params/embed/kernel", 1): "g0",
+        (kernel, 0): "2",
+        (kernel, 1): "g0",
+        ("params/layers/up/kernel", 2): "g1",
+    }
+    return Case(module.apply, numbered(module, x), (x,), 5, terms)
