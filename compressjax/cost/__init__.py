@@ -11,6 +11,7 @@ from compressjax.cost._platform import Energy, Modelled, Platform, traffic
 from compressjax.cost._roofline import Roofline
 from compressjax.cost._simd import SIMD
 from compressjax.cost._systolic import Systolic
+from compressjax.cost._table import BitTable, LookUp, Table, tabulate
 from compressjax.cost._trace import layers
 from compressjax.cost._widths import of_widths
 
@@ -18,16 +19,19 @@ __all__ = [
     "SIMD",
     "BitFusion",
     "BitSerial",
+    "BitTable",
     "Count",
     "Energy",
     "FPGATile",
     "Geometry",
     "Host",
     "Layers",
+    "LookUp",
     "Modelled",
     "Platform",
     "Roofline",
     "Systolic",
+    "Table",
     "Timing",
     "activations",
     "as_gemm",
@@ -39,6 +43,7 @@ __all__ = [
     "measure",
     "of_widths",
     "parameters",
+    "tabulate",
     "take_turns",
     "traffic",
     "weight_bytes",
