@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from compressjax.projections import Cardinality
+from compressjax.projections import Cardinality, Channels, Filters
 from compressjax.quantizers import Codebook, Levels
-from compressjax.training import admm, gradual_freeze, gradual_magnitude, masked, tied
+from compressjax.training import Reweight, admm, gradual_freeze, gradual_magnitude, group_lasso, masked, slimming, tied
 
 DECAY = 0.1
 OPTIMIZERS = {
@@ -44,6 +44,10 @@ TRANSFORMS = {
     "admm of masked, masked": lambda inner: masked(admm(masked(inner, MASKS), RULES, rho=0.5, every=2), MASKS),
     "masked gradual magnitude": lambda inner: masked(gradual_magnitude(inner, RULES, begin=1, end=4, every=1), MASKS),
     "masked gradual freeze": lambda inner: masked(gradual_freeze(inner, {"*kernel": Levels(2)}, every=2), MASKS),
+    "masked group lasso": lambda inner: masked(
+        group_lasso(inner, {"*kernel": Filters()}, 0.1, step_size=0.1, reweight=Reweight(every=2)), MASKS
+    ),
+    "masked slimming": lambda inner: masked(slimming(inner, 0.1, step_size=0.1, scales=("*kernel",)), MASKS),
     "masked tied levels": lambda inner: masked(tied(inner, {"*kernel": Codebook(2)}), MASKS),
 }
 
@@ -113,6 +117,16 @@ def test_gradual_magnitude_never_revives_a_weight(optimizer):
             assert np.array_equal(now, ~np.asarray(state.masks[path]))
         dead = zeros
     assert [np.sum(~zero) for zero in dead] == [5, 5]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd with momentum and decay", "adamw", "lion", "adafactor"])
+def test_group_lasso_holds_zeros_while_its_penalty_outweighs_the_optimizer(optimizer):
+    start, target = start_and_target()
+    rules = {"kernel": Filters(), "half/kernel": Channels()}
+    for params, _ in run(group_lasso(OPTIMIZERS[optimizer](), rules, 100.0, step_size=0.1), start, target):
+        for kernel in kernels(params):
+            assert np.all(kernel == 0.0)
+    assert np.all(params["bias"] != start["bias"])
 
 
 def test_pruned_moments_stay_zero():

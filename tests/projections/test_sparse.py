@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressjax.projections import NM, Block, BlockPunched, Cardinality, Channels, Columns, Filters, Pattern
+from compressjax.projections import (
+    NM,
+    Block,
+    BlockColumns,
+    BlockPunched,
+    BlockRows,
+    Cardinality,
+    Channels,
+    Columns,
+    Filters,
+    Pattern,
+)
 
 
 def test_cardinality_by_hand() -> None:
@@ -82,6 +93,33 @@ def test_block_punched_energies_are_compared_over_the_whole_layer() -> None:
 def test_block_punched_matrix_is_block_row_pruning() -> None:
     x = jnp.array([[1.0, 1.0, 0.0, 3.0], [2.0, 0.0, 0.0, 0.0]])
     np.testing.assert_array_equal(BlockPunched((2, 2), 2).project(x), [[0, 0, 0, 3], [2, 0, 0, 0]])
+    np.testing.assert_array_equal(BlockRows(2, 2).project(x), [[0, 0, 0, 3], [2, 0, 0, 0]])
+
+
+def test_blocks_lose_columns_on_their_own() -> None:
+    x = jnp.array([[1.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.0, 2.0, 3.0], [0.0, 2.0, 0.0]])
+    expected = [[1, 0, 0], [2, 0, 0], [0, 2, 3], [0, 2, 0]]
+    np.testing.assert_array_equal(BlockColumns(2, 3).project(x), expected)
+    # A convolution kernel is one matrix per position.
+    np.testing.assert_array_equal(BlockColumns(2, 3).project(x.reshape(1, 1, 4, 3))[0, 0], expected)
+    np.testing.assert_array_equal(BlockColumns(2, 3).project(x.reshape(2, 1, 2, 3)).reshape(4, 3), expected)
+
+
+def test_block_sets_are_nearest_among_all_choices_of_groups() -> None:
+    """Every way to keep the groups is tried: the projection loses the least energy."""
+    x = np.random.default_rng(0).standard_normal((3, 1, 2, 4)).astype(np.float32)
+    cases = [
+        (BlockPunched((2, 2), 2), lambda energy: energy.reshape(3, 2, 2, 2).sum((1, 3))),
+        (BlockColumns(2, 4), lambda energy: energy.reshape(3, 2, 4).sum(1)),
+        (BlockRows(4, 2), lambda energy: energy.reshape(6, 4).sum(1)),
+    ]
+    for constraint, by_group in cases:
+        energies = by_group(np.square(x.astype(np.float64))).ravel()
+        assert len(energies) == constraint.groups(x.shape)
+        kept = constraint.count(x.shape)
+        best = min(energies.sum() - energies[list(choice)].sum() for choice in combinations(range(len(energies)), kept))
+        distance = np.square(x.astype(np.float64) - np.asarray(constraint.project(jnp.asarray(x)))).sum()
+        np.testing.assert_allclose(distance, best, rtol=1e-6)
 
 
 def test_pattern_keeps_the_pattern_of_most_energy() -> None:
@@ -130,6 +168,9 @@ def test_filters_against_all_choices(values: list[float]) -> None:
         (lambda: NM(0, 2), "n <= m"),
         (lambda: Block((0, 1), 1), "two positive ints"),
         (lambda: BlockPunched((1, -1), 1), "two positive ints"),
+        (lambda: BlockRows(0, 1), "width=0 must be a positive int"),
+        (lambda: BlockColumns(True, 1), "width=True must be"),
+        (lambda: BlockColumns(2, -1), "must not be negative"),
         (lambda: Pattern(0), "between 1 and the 9"),
         (lambda: Pattern(2, ((0, 0),)), "distinct positions"),
         (lambda: Pattern(2, ((0, 9),)), "distinct positions"),
@@ -155,6 +196,10 @@ def test_bad_settings(make, message: str) -> None:
         (Block((2, 2), 1), (4, 5), "2 outputs does not divide the 5"),
         (Block((3, 2), 1), (4, 6), "3 inputs does not divide the 4"),
         (BlockPunched((2, 2), 1), (4,), "needs a kernel"),
+        (BlockRows(4), (4, 6), "4 outputs does not divide the 6"),
+        (BlockColumns(3), (4, 6), "3 inputs does not divide the 4"),
+        (BlockColumns(2, 13), (4, 6), "exceeds the 12"),
+        (BlockRows(2), (4,), "at least 2 dimensions"),
         (NM(2, 4), (6, 4), "does not divide"),
         (NM(2, 4), (8,), "no axis -2"),
         (Pattern(), (5, 5, 1, 1), "needs kernels of shape"),

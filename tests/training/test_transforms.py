@@ -9,11 +9,12 @@ from flax import nnx
 from flax.core import FrozenDict
 
 from compressjax import trees
-from compressjax.projections import Cardinality, Joint
+from compressjax.projections import BlockRows, Cardinality, Filters, Joint, whole
 from compressjax.quantizers import Codebook, Levels
-from compressjax.training import admm, gradual_freeze, gradual_magnitude, masked, tied
+from compressjax.training import Reweight, admm, gradual_freeze, gradual_magnitude, group_lasso, masked, slimming, tied
 
 SPARSE = {"*kernel": Cardinality(4)}
+KERNEL = [whole("kernel", {"fc": {"kernel": jax.ShapeDtypeStruct((3, 4), jnp.float32)}}, "*")]
 TRANSFORMS = {
     "admm": lambda inner: admm(inner, SPARSE, rho=lambda t: 0.1 + 0.1 * t, every=2),
     "admm, joint": lambda inner: admm(inner, {"*kernel": Joint(Cardinality(4))}, rho=0.1, every=2),
@@ -22,6 +23,12 @@ TRANSFORMS = {
     "masked": lambda inner: masked(inner, {"fc/kernel": (jnp.arange(12) % 2 == 0).reshape(3, 4)}),
     "gradual_magnitude": lambda inner: gradual_magnitude(inner, SPARSE, begin=1, end=3, every=1),
     "gradual_freeze": lambda inner: gradual_freeze(inner, {"*kernel": Levels(1)}, fractions=(0.5, 1.0), every=2),
+    "group_lasso": lambda inner: group_lasso(inner, {"*kernel": Filters()}, lambda t: 0.1 * t, step_size=0.1),
+    "group_lasso, coupled": lambda inner: group_lasso(inner, KERNEL, 0.2, step_size=0.1),
+    "group_lasso, reweighted": lambda inner: group_lasso(
+        inner, {"*kernel": BlockRows(2)}, 0.2, step_size=0.1, reweight=Reweight(every=2)
+    ),
+    "slimming": lambda inner: slimming(inner, 0.5, step_size=0.1, scales=("*kernel",)),
     "tied, codebook": lambda inner: tied(inner, {"*kernel": Codebook(2)}),
     "tied, levels": lambda inner: tied(inner, {"*kernel": Levels(2)}),
 }
