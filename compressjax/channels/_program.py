@@ -75,7 +75,8 @@ class Step:
     def __init__(
         self, eqn: Any, ins: list[Value], outs: list[Value], bodies: "tuple[Program, ...]", where: tuple[Any, ...]
     ) -> None:
-        self.primitive, self.params, self.ins, self.outs = eqn.primitive, eqn.params, ins, outs
+        self.primitive, self.ins, self.outs = eqn.primitive, ins, outs
+        self.params = {key: _plain(value) for key, value in eqn.params.items()}
         self.bodies, self.where = bodies, where
 
     @property
@@ -99,6 +100,13 @@ class Step:
                 break
         place = f"{self.path} ({line})" if self.path and line else self.path or line
         return f"{self.name} at {place}" if place else self.name
+
+
+def _plain(value: Any) -> Any:
+    """Python integers for NumPy ones, which sizes in parameters are at times."""
+    if type(value) is tuple:
+        return tuple(map(_plain, value))
+    return int(value) if isinstance(value, np.integer) else value
 
 
 class Reason:
@@ -237,6 +245,6 @@ def walk(prog: Program, visit: Callable[[Step, int, bool], None], trips: int = 1
     """
     for step in prog.steps:
         visit(step, trips, dynamic)
-        times = trips * int(step.params["length"]) if step.name == "scan" else trips
+        times = trips * step.params["length"] if step.name == "scan" else trips
         for body in step.bodies:
             walk(body, visit, times, dynamic or step.name == "while")

@@ -103,7 +103,7 @@ def between(d: Dim, start: int, stop: int) -> Dim:
 
 def _split(step: Step, ins: list[Axes]) -> list[Axes]:
     axis, start, outs = step.params["axis"], 0, []
-    for size in map(int, step.params["sizes"]):
+    for size in step.params["sizes"]:
         out = list(ins[0])
         out[axis] = between(ins[0][axis], start, start + size)
         outs.append(out)

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressjax import channels, trees, zoo
+from tests.channels.networks import CASES
+from tests.channels.random_programs import random_program
 
 MODELS = {
     "lenet5": zoo.build("lenet5", widths=(4, 5, 7), input_shape=(18, 16, 2), classes=3),
@@ -122,3 +124,39 @@ def test_removing_dead_units_changes_nothing_in_the_real_network(name):
     small, _ = channels.remove_dead(params, model.chain)
     assert sum(zoo.widths_of(name, small)) < sum(model.widths)
     assert_same(*outputs(model, params, small))
+
+
+def random_keep(net, rng):
+    """Loses some members of every group that has two, and keeps some."""
+    keep = {}
+    for group in net.groups:
+        kept = rng.random(group.size) < 0.6
+        first, last = rng.permutation(group.size)[[0, -1]]
+        kept[last], kept[first] = False, True
+        keep[group.name] = kept
+    return keep
+
+
+def assert_law(f, params, xs, net, keep):
+    masked, small = net.mask(params, keep), net.shrink(params, keep).params
+    replay = net.replay(keep)
+    both = jax.jit(lambda m, s, *x: (f(m, *x), replay(s, *x)))  # one compilation instead of two
+    for left, right in zip(*map(jax.tree.leaves, both(masked, small, *xs)), strict=True):
+        assert np.linalg.norm(left) > 0
+        assert np.linalg.norm(left - right) <= 1e-5 * np.linalg.norm(left)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_masked_equals_shrunk_for_every_construct(name):
+    f, params, xs, _, _ = CASES[name]()
+    net = channels.trace(f, params, *xs)
+    keep = random_keep(net, np.random.default_rng(0))
+    assert_law(f, params, xs, net, keep)
+    assert bool(net.groups) == bool(net.shrink(params, keep).widths)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_masked_equals_shrunk_for_random_programs(seed):
+    f, params, xs = random_program(seed)
+    net = channels.trace(f, params, *xs)
+    assert_law(f, params, xs, net, random_keep(net, np.random.default_rng(seed)))
