@@ -26,7 +26,8 @@ def break_even(layers: Layers, platform: Platform, *, ratios: Sequence[float] = 
 
     Args:
       layers: The layers; their density is ignored.
-      platform: Modelled or measured.  For the host pass ``as_gemm(layers)``.
+      platform: Modelled or measured.  Pass ``as_gemm(layers)`` to compare matrix products alone: a pruned convolution
+        on the host also pays for gathering its patches.
       ratios: Increasing pruning ratios (dense over kept weights, 1 or more) at which both are compared; between them
         latency is taken to follow a power law.
 

@@ -5,6 +5,9 @@ The sparse kernels multiply an activation matrix (m, k) by a pruned weight (k, n
 - single weights: SciPy's compressed sparse rows, one thread;
 - blocks of n_b outputs: the same k' = density x k inputs are kept for all outputs of a block, so that every block is a
   small dense product after a gather; with one block for all outputs this is a smaller matrix.
+
+For a pruned convolution the activation matrix is cut out of the image first, one strided slice per kernel tap; that is
+part of what is timed.
 """
 
 from collections.abc import Callable
@@ -87,15 +90,42 @@ def kernel(spec: Spec, name: str) -> Callable[[], Any]:
     rng = np.random.default_rng(0)
     if spec.density >= 1:
         return _conv(spec, rng) if spec.geometry is not None else _dot(spec, rng)
-    if spec.geometry is not None or spec.groups != 1 or spec.kind != "dense":
+    dilated = spec.geometry is not None and any(step > 1 for step in spec.geometry.lhs_dilation)
+    if dilated or spec.groups != 1 or spec.kind == "product":
         raise ValueError(
-            f"{name} is a pruned layer of kind {spec.kind!r} in {spec.groups} groups, for which the host has no sparse "
-            "kernel: take as_gemm(layers), and leave grouped layers and products dense."
+            f"{name} is pruned, but the host has sparse kernels only for dense layers and for convolutions that are "
+            "neither grouped nor transposed: leave it dense."
         )
-    rows = spec.batch * spec.positions
     if spec.block_outputs == 1 and spec.block_inputs == 1:
-        return _compressed_rows(spec, rows, name, rng)
-    return _compacted(spec, rows, rng)
+        return _compressed_rows(spec, name, rng)
+    return _compacted(spec, rng)
+
+
+def _activations(spec: Spec, rng: np.random.Generator) -> tuple[Any, Callable[[Any], Any]]:
+    """Random input, and the traceable function that makes the matrix (rows, k) of it."""
+    geometry = spec.geometry
+    if geometry is None:
+        return _random(rng, (spec.batch * spec.positions, spec.inputs), spec.bits), lambda x: x
+    spread = [(taps - 1) * step + 1 for taps, step in zip(geometry.kernel, geometry.rhs_dilation, strict=True)]
+
+    def patches(x: Any) -> Any:
+        padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*side, 0) for side in geometry.padding), (0, 0, 0)))
+        places = [
+            (n - reach) // stride + 1
+            for n, reach, stride in zip(padded.shape[1:-1], spread, geometry.strides, strict=True)
+        ]
+        slices = []
+        for tap in np.ndindex(*geometry.kernel):
+            start = [t * step for t, step in zip(tap, geometry.rhs_dilation, strict=True)]
+            stop = [s + (n - 1) * stride + 1 for s, n, stride in zip(start, places, geometry.strides, strict=True)]
+            slices.append(
+                lax.slice(padded, (0, *start, 0), (len(x), *stop, x.shape[-1]), (1, *geometry.strides, 1)).reshape(
+                    -1, x.shape[-1]
+                )
+            )
+        return jnp.concatenate(slices, axis=1)
+
+    return _random(rng, (spec.batch, *geometry.spatial, spec.inputs), spec.bits), patches
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> Any:
@@ -141,35 +171,41 @@ def _dot(spec: Spec, rng: np.random.Generator) -> Callable[[], Any]:
     return lambda: run(x, w)
 
 
-def _compressed_rows(spec: Spec, rows: int, name: str, rng: np.random.Generator) -> Callable[[], Any]:
+def _compressed_rows(spec: Spec, name: str, rng: np.random.Generator) -> Callable[[], Any]:
     import scipy.sparse  # type: ignore[import-untyped]  # JAX needs SciPy as well
 
     if spec.bits != 32:
         raise ValueError(f"{name}: compressed rows are measured at 32 bits, not {spec.bits}: prune in blocks.")
-    w = rng.standard_normal((spec.outputs, spec.inputs), dtype=np.float32)
+    x, matrix = _activations(spec, rng)
+    matrix = jax.jit(lambda x, matrix=matrix: matrix(x).T)
+    depth = len(jax.eval_shape(matrix, x))
+    w = rng.standard_normal((spec.outputs, depth), dtype=np.float32)
     kept = np.zeros(w.size, bool)
     kept[rng.permutation(w.size)[: max(1, round(w.size * spec.density))]] = True
     sparse = scipy.sparse.csr_array(np.where(kept.reshape(w.shape), w, np.float32(0)))
-    x = rng.standard_normal((spec.inputs, rows), dtype=np.float32)
-    return lambda: sparse @ x
+    if spec.geometry is None:
+        columns = np.ascontiguousarray(np.asarray(x).T)
+        return lambda: sparse @ columns
+    return lambda: sparse @ np.asarray(matrix(x))
 
 
-def _compacted(spec: Spec, rows: int, rng: np.random.Generator) -> Callable[[], Any]:
-    runs = -(-spec.inputs // spec.block_inputs)
+def _compacted(spec: Spec, rng: np.random.Generator) -> Callable[[], Any]:
+    x, matrix = _activations(spec, rng)
+    depth = jax.eval_shape(matrix, x).shape[1]
+    runs = -(-depth // spec.block_inputs)
     kept_runs = max(1, round(runs * spec.density))
     block = min(spec.block_outputs, spec.outputs)
     blocks = -(-spec.outputs // block)
     chosen = np.stack([np.sort(rng.permutation(runs)[:kept_runs]) for _ in range(blocks)])
     within = np.arange(spec.block_inputs)
-    index = jnp.asarray((chosen[:, :, None] * spec.block_inputs + within).reshape(blocks, -1) % spec.inputs)
-    x = _random(rng, (rows, spec.inputs), spec.bits)
+    index = jnp.asarray((chosen[:, :, None] * spec.block_inputs + within).reshape(blocks, -1) % depth)
     w = _random(rng, (blocks, index.shape[1], block), spec.bits)
 
     @jax.jit
     def run(x: Any, w: Any, index: Any) -> Any:
-        wide = _wide(spec.bits)
+        wide, rows = _wide(spec.bits), matrix(x)
         if blocks == 1:
-            return jnp.matmul(x[:, index[0]], w[0], preferred_element_type=wide)
-        return jnp.einsum("rjk,jkn->rjn", x[:, index], w, preferred_element_type=wide)
+            return jnp.matmul(rows[:, index[0]], w[0], preferred_element_type=wide)
+        return jnp.einsum("rjk,jkn->rjn", rows[:, index], w, preferred_element_type=wide)
 
     return lambda: run(x, w, index)

@@ -21,7 +21,7 @@ _CONTRACTIONS = ("dot_general", "conv_general_dilated")
 # Contractions whose work the jaxpr's shapes do not tell, or that this room does not know.
 _UNKNOWN = ("ragged_dot_general", "ragged_dot", "scaled_dot", "ffi_call", "custom_call")
 _BODIES = (
-    *("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"),
+    *("jit", "pjit", "call", "closed_call", "core_call", "core_closed_call", "remat", "remat2", "checkpoint"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
 )
 
@@ -64,7 +64,7 @@ def layers(f: Callable[..., Any], params: Any, *xs: Any, while_steps: int | None
     sizes = {path: int(np.prod(leaf.shape)) for path, leaf in trees.leaves(params).items()}
     inputs: list[_Origin | None] = [_Origin(frozenset({path}), 1) for path in sizes]
     inputs += [None] * (len(closed.jaxpr.invars) - len(inputs))
-    walk = _Walk(sizes, while_steps)
+    walk = _Walk(while_steps)
     found: list[_Entry] = []
     walk.body(closed, inputs, [True] * len(closed.jaxpr.outvars), 1.0, "", found)
     return _pack(found, sizes)
@@ -93,14 +93,14 @@ def _pack(entries: list[_Entry], sizes: Mapping[str, int]) -> Layers:
     stored = []
     for entry in entries:
         elements = entry.numbers["window"] * entry.numbers["inputs"] * entry.numbers["outputs"]
-        owners = sorted(entry.origin.leaves, key=lambda leaf: -sizes[leaf]) if entry.origin else []
+        owners = sorted(entry.origin.leaves, key=lambda leaf: (-sizes[leaf], leaf)) if entry.origin else []
         want = elements * entry.origin.copies if entry.origin else 0.0
         stored.append(1.0 if entry.origin and not owners else 0.0)  # a weight that f closes over is stored, too
         for leaf in owners:
             taken = min(want, left[leaf])
             left[leaf] -= taken
             want -= taken
-            stored[-1] += taken / elements
+            stored[-1] += taken / max(elements, 1.0)
         name = (owners[0] if owners else "") or entry.place
         used = sum(other == name or other.startswith(f"{name}#") for other in names)
         names.append(f"{name}#{used + 1}" if used else name)
@@ -150,11 +150,14 @@ def _contracts(jaxpr: Any) -> bool:
     )
 
 
-class _Walk:
-    """What is the same all along the walk."""
+def _counts_only_in_its_body(loop: Any) -> bool:
+    return _contracts(_open(loop.params["body_jaxpr"])) and not _contracts(_open(loop.params["cond_jaxpr"]))
 
-    def __init__(self, sizes: Mapping[str, int], while_steps: int | None) -> None:
-        self.sizes = sizes
+
+class _Walk:
+    """The walk, and what is the same all along it."""
+
+    def __init__(self, while_steps: int | None) -> None:
         self.while_steps = while_steps
 
     def body(
@@ -193,13 +196,13 @@ class _Walk:
         if name in _CONTRACTIONS:
             found.append(_entry(eqn, inputs, repeats, where))
         elif name in _BODIES:
-            inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+            inner = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params)
             return self.body(inner, inputs, wanted, repeats, place, found)
         elif name == "scan":
             return self.scan(eqn, inputs, repeats, place, found)
         elif name == "cond":
             return self.cond(eqn, inputs, wanted, repeats, place, found)
-        elif name == "while" and _contracts(_open(eqn.params["body_jaxpr"])):
+        elif name == "while" and _counts_only_in_its_body(eqn):
             if self.while_steps is None:
                 raise ValueError(
                     f"{where} is a loop of unknown length around a contraction: pass while_steps or write a scan."

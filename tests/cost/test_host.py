@@ -9,7 +9,7 @@ import pytest
 
 from compressjax import cost
 from compressjax.cost import _host
-from compressjax.cost._kernels import kernel, specs
+from compressjax.cost._kernels import Spec, _activations, kernel, specs
 
 
 def net(**fields):
@@ -30,10 +30,22 @@ def test_dense_kernels_have_the_layers_shapes(bits, dtype):
 
 @pytest.mark.parametrize("block", [(1, 1), (1, 2), (4, 2), (1, 99)])
 def test_sparse_kernels_have_the_layers_shapes(block):
-    layers = cost.as_gemm(net(density=0.25, block_inputs=block[0], block_outputs=block[1]))
-    conv, fc = (kernel(spec, "")() for spec in specs(layers))
-    assert conv.size == 32 * 6
-    assert fc.size >= 2 * 5  # the last block may be partly empty
+    layers = net(density=0.25, block_inputs=block[0], block_outputs=block[1])
+    for variant in (layers, cost.as_gemm(layers)):
+        conv, fc = (kernel(spec, "")() for spec in specs(variant))
+        assert conv.size == 32 * 6
+        assert fc.size >= 2 * 5  # the last block may be partly empty
+
+
+def test_patches_are_what_a_convolution_multiplies():
+    geometry = cost.Geometry((7, 6), (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 1), (2, 1))
+    spec = Spec("conv", geometry, 2, 1, 3, 4, 1, 32, 0.5, 1, 1)
+    x, patches = _activations(spec, np.random.default_rng(0))
+    w = jnp.asarray(np.random.default_rng(1).standard_normal((3, 2, 3, 4)), jnp.float32)
+    expected = jax.lax.conv_general_dilated(
+        x, w, (2, 1), geometry.padding, rhs_dilation=(2, 1), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose((patches(x) @ w.reshape(-1, 4)).reshape(expected.shape), expected, atol=1e-5)
 
 
 def test_products_run_in_groups():
@@ -85,8 +97,8 @@ def test_what_the_host_cannot_run_is_refused():
         jax.jit(lambda n: host.latency(net(outputs=n)))(4.0)
     with pytest.raises(ValueError, match=r"fc has outputs=4\.5"):
         host.latency(net(outputs={"fc": 4.5}))
-    with pytest.raises(ValueError, match=r"conv is a pruned layer .* take as_gemm"):
-        host.latency(net(density=0.5))
+    with pytest.raises(ValueError, match=r"conv is pruned, .* leave it dense"):
+        host.latency(net(density=0.5, groups={"conv": 2}))
     with pytest.raises(ValueError, match="compressed rows are measured at 32 bits, not 8"):
         host.latency(cost.as_gemm(net(density=0.5, weight_bits=8, activation_bits=8)))
 
