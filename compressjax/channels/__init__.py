@@ -3,7 +3,8 @@
 from compressjax.channels._allocate import allocate
 from compressjax.channels._chain import cut, importance, mask_units, remove_dead, take
 from compressjax.channels._equalize import equalize, rescale
-from compressjax.channels._net import Group, Member, Net, Shrunk
+from compressjax.channels._groups import Group, Member, Shrunk
+from compressjax.channels._net import Net
 from compressjax.channels._operations import Operation
 from compressjax.channels._terms import Term
 from compressjax.channels._trace import trace

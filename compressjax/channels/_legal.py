@@ -13,7 +13,7 @@ from compressjax.channels._dims import Dim, atoms, find, freeze, note
 from compressjax.channels._fold import Number, Undefined, agreed, finite, fold, uniform
 from compressjax.channels._held import SOURCES, SURVIVES, Held, zero
 from compressjax.channels._program import Program, Reason, Step, Value, scan_counts, while_counts
-from compressjax.channels._rules import ELEMENTWISE, IDENTITIES, axes_of, conv_groups, is_float
+from compressjax.channels._rules import ELEMENTWISE, IDENTITIES, axes_of, is_float
 from compressjax.channels._rules_shape import between, blocks
 
 
@@ -156,7 +156,7 @@ class _Judge:
     def _conv(self, step: Step, held: list[Held]) -> list[Held]:
         spec = step.params["dimension_numbers"]
         left, right = held
-        groups = self.free(conv_groups(step))
+        groups = self.free(step.groups)
         channels = spec.lhs_spec[1]
         for atom in self.free(step.ins[1].dims[spec.rhs_spec[1]]):
             self._contract(step, atom, left.at(channels, atom), right.at(spec.rhs_spec[1], atom))

@@ -6,101 +6,28 @@
     f(net.mask(params, keep), *xs) == net.replay(keep)(net.shrink(params, keep).params, *xs)
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from compressjax import trees
+from compressjax.channels._compare import difference
 from compressjax.channels._dims import atoms
+from compressjax.channels._draw import picture, table
+from compressjax.channels._groups import Group, Shrunk, Traced
 from compressjax.channels._operations import Operation
-from compressjax.channels._program import Program, Value
+from compressjax.channels._program import program
 from compressjax.channels._replay import Sizes, run
 from compressjax.channels._rules import is_float
 from compressjax.channels._terms import Term
 
 Tree = Any
 Keep = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A place where a group occurs.
-
-    Attributes:
-      path: Leaf path.
-      axis: Axis of the leaf.
-      index: Read-only int32, per position of the axis the member number, or -1 where the group has none.
-      term: What the whole axis consists of.
-
-    >>> Member("fc/bias", 0, np.arange(3, dtype=np.int32), Term(3, "group", "g0"))
-    Member(fc/bias, 0, g0)
-    """
-
-    path: str
-    axis: int
-    index: Int[np.ndarray, " positions"] = field(compare=False)
-    term: Term
-
-    def __repr__(self) -> str:
-        return f"Member({self.path}, {self.axis}, {self.term})"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels that can only be removed together, everywhere they occur.
-
-    Attributes:
-      name: ``"g0"``, ``"g1"``, ... in the order in which the leaves meet them.
-      size: How many there are.
-      members: Where they occur.
-      notes: What happens to it in the program beyond weights: constants sliced, sums over it, ...
-      entries: How many parameters one of them holds, at full width of all other groups.
-
-    >>> Group("g0", 4, (), ())
-    Group(name='g0', size=4, members=(), notes=(), entries=0)
-    """
-
-    name: str
-    size: int
-    members: tuple[Member, ...]
-    notes: tuple[str, ...]
-    entries: int = 0
-
-
-@dataclass(frozen=True)
-class Shrunk:
-    """What `Net.shrink` returns.
-
-    Attributes:
-      params: The smaller tree.
-      widths: Path to (old shape, new shape) of every leaf that changed.
-      keep: The keep set, complete and read-only.
-      hazards: What a rebuilt module may get wrong, one sentence each; the replay gets it right.
-
-    >>> Shrunk({}, {}, {}, ()).hazards
-    ()
-    """
-
-    params: Tree
-    widths: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-    keep: Mapping[str, Bool[np.ndarray, " members"]]
-    hazards: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Traced:
-    """What a net remembers of its function."""
-
-    program: Program
-    leaves: Mapping[str, Value]  # values of the parameter leaves
-    inputs: tuple[tuple[int, ...], ...]  # shapes of the leaves of xs
-    inputs_tree: Any
-    outputs_tree: Any
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,6 +79,14 @@ class Net:
             return f"{path} axis {axis} follows {term}."
         reasons = dict.fromkeys(str(a.frozen) for a in atoms(self._traced.leaves[path].dims[axis]) if a.frozen)
         return f"{path} axis {axis} is kept whole: {'; '.join(reasons) or 'it is made of single channels'}."
+
+    def __str__(self) -> str:
+        """The groups, where they occur, and why other axes are kept whole, as a table."""
+        return table(self.groups, {path: [self.why(path, i) for i in range(len(t))] for path, t in self.axes.items()})
+
+    def draw(self) -> str:
+        """The leaves as strips, one per axis, coloured by group: an SVG image as text."""
+        return picture(self.groups, self.axes)
 
     def _term(self, path: str, axis: int) -> Term:
         if path not in self.axes:
@@ -295,6 +230,67 @@ class Net:
 
         return replayed
 
+    def check(self, rebuilt: Callable[..., Any], keep: Keep) -> None:
+        """Compares a rebuilt function with the shrunk program, operation by operation; no numbers are needed.
+
+        Args:
+          rebuilt: ``rebuilt(small_params, *xs)`` for the parameters that `shrink` gives.
+          keep: Group name to Boolean vector over its members; a missing group stays whole.
+
+        Raises:
+          ValueError: If the programs differ; the sentence names the first operation that does.
+        """
+        sizes, traced = Sizes(self.keep(keep)), self._traced
+        spec = {path: jax.ShapeDtypeStruct(sizes.shape(v), v.dtype) for path, v in traced.leaves.items()}
+        params = jax.tree.unflatten(traced.params_tree, list(spec.values()))
+        inputs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in traced.program.ins[len(spec) :]]
+        xs = jax.tree.unflatten(traced.inputs_tree, inputs)
+        closed, shape = jax.make_jaxpr(rebuilt, return_shape=True)(params, *xs)
+        if jax.tree.structure(shape) != traced.outputs_tree:
+            raise ValueError(f"The rebuilt function returns {jax.tree.structure(shape)}, not {traced.outputs_tree}.")
+        found = difference(traced.program, sizes, program(closed))
+        if found is not None:
+            raise ValueError(f"The rebuilt function is another one: {found}.")
+
+    def verify(
+        self, params: Tree, xs: Sequence[Any], keep: Keep | None = None, *, f: Callable[..., Any] | None = None
+    ) -> dict[str, float]:
+        """Measures law 2 in numbers: the masked function against the replay of the shrunk one.
+
+        Args:
+          params: Parameters of the traced shapes.
+          xs: The other arguments.
+          keep: The keep set to try; by default half of every group alone, under its name, and of all together.
+          f: The function that was traced, to be called on masked parameters; by default the traced program itself.
+
+        Returns:
+          Relative Frobenius error of all results together, by group name or ``"keep"`` and ``"all"``.
+
+        Raises:
+          ValueError: If the function is not finite to begin with, or `keep` or the shapes do not fit.
+        """
+        whole = self.replay({}) if f is None else f
+        if not all(np.isfinite(np.asarray(y)).all() for y in jax.tree.leaves(jax.jit(whole)(params, *xs))):
+            raise ValueError("The function gives infinite or nan values before anything is removed.")
+        half = {group.name: np.arange(group.size) % 2 == 0 for group in self.groups}
+        sets = {"keep": keep} if keep is not None else {**{n: {n: v} for n, v in half.items()}, "all": half}
+        masked = jax.jit(whole)
+        out = {}
+        for name, chosen in sets.items():
+            small = self.shrink(params, chosen)
+            left = self._cut(masked(self.mask(params, chosen), *xs), chosen)
+            right = jax.tree.leaves(jax.jit(self.replay(chosen))(small.params, *xs))
+            gap = sum(float(np.linalg.norm(a - _wide(b))) ** 2 for a, b in zip(left, right, strict=True))
+            size = sum(float(np.linalg.norm(a)) ** 2 for a in left)
+            out[name] = float(np.sqrt(gap / size)) if size else float(np.sqrt(gap))
+        return out
+
+    def _cut(self, results: Any, keep: Keep) -> list[np.ndarray]:
+        """Results in double precision; those that are state lose their removed channels."""
+        sizes = Sizes(self.keep(keep))
+        values = self._traced.program.outs
+        return [sizes.take(v, _wide(y)) for v, y in zip(values, jax.tree.leaves(results), strict=True)]
+
     def _fitting(self, params: Tree) -> dict[str, Any]:
         return _checked(params, {path: value.shape for path, value in self._traced.leaves.items()})
 
@@ -318,3 +314,9 @@ def _put_back(params: Tree, changed: dict[str, Any]) -> Tree:
     moved = [path for path in changed if isinstance(before[path], jax.Array)]
     arrays = jax.device_put([changed[path] for path in moved])
     return trees.update(params, {**changed, **dict(zip(moved, arrays, strict=True))})
+
+
+def _wide(array: Any) -> np.ndarray:
+    """In double precision, real or complex."""
+    array = np.asarray(array)
+    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)

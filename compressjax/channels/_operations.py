@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Any
 
 from compressjax.channels._program import Program, Step, Value, walk
-from compressjax.channels._rules import conv_groups
 from compressjax.channels._terms import Term
 
 
@@ -65,7 +64,8 @@ def operations(prog: Program, term: Callable[[Any], Term]) -> tuple[Operation, .
     def visit(step: Step, trips: int, dynamic: bool) -> None:
         roles = _dot(step) if step.name == "dot_general" else {}
         if step.name == "conv_general_dilated" and step.params["batch_group_count"] == 1:
-            roles = {**_conv(step), "groups": (term(conv_groups(step)),)}
+            count = step.params["feature_group_count"]
+            roles = {**_conv(step), "groups": (term(step.groups) if step.groups.n == count else Term(count),)}
         found.append(
             Operation(
                 primitive=step.name,

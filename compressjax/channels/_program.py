@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jax.extend import core, source_info_util
 
-from compressjax.channels._dims import Dim
+from compressjax.channels._dims import ONE, Dim
 from compressjax.channels._terms import Term
 
 # Primitives that only call their body, whatever else they ask of differentiation or compilation.
@@ -68,16 +68,17 @@ class Step:
       outs: What it gives.
       bodies: Programs of a loop or of branches.
       where: Source of the equation, calls around it first.
+      groups: The axis over the feature groups of a convolution; `ONE` for others and where it was given up.
     """
 
-    __slots__ = ("bodies", "ins", "outs", "params", "primitive", "where")
+    __slots__ = ("bodies", "groups", "ins", "outs", "params", "primitive", "where")
 
     def __init__(
         self, eqn: Any, ins: list[Value], outs: list[Value], bodies: "tuple[Program, ...]", where: tuple[Any, ...]
     ) -> None:
         self.primitive, self.ins, self.outs = eqn.primitive, ins, outs
         self.params = {key: _plain(value) for key, value in eqn.params.items()}
-        self.bodies, self.where = bodies, where
+        self.bodies, self.where, self.groups = bodies, where, ONE
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ from compressjax.channels._rules_shape import gather_axes
 from compressjax.channels._terms import Term
 
 # Made at full size whatever is removed, and cut afterwards.
-_FULL = frozenset({"iota", "random_bits"})
+MADE_WHOLE = frozenset({"iota", "random_bits"})
 
 
 class Sizes:
@@ -151,7 +151,7 @@ def _apply(step: Step, sizes: Sizes, args: list[Any]) -> Sequence[Any]:
     with jax.named_scope(step.path or step.name):
         out = step.primitive.bind(*args, **sizes.params(step))
     outs = out if step.primitive.multiple_results else [out]
-    if step.name in _FULL:
+    if step.name in MADE_WHOLE:
         outs = [sizes.take(value, array) for value, array in zip(step.outs, outs, strict=True)]
     return outs
 

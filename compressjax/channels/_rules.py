@@ -109,12 +109,6 @@ def _dot_general(step: Step, ins: list[Axes]) -> list[Axes]:
     return [out]
 
 
-def conv_groups(step: Step) -> Dim:
-    """The axis over the feature groups of a convolution, `ONE` for an ordinary one."""
-    groups = step.params["feature_group_count"]
-    return divide(step.ins[0].dims[step.params["dimension_numbers"].lhs_spec[1]], groups)[0]
-
-
 def _conv(step: Step, ins: list[Axes]) -> list[Axes]:
     p = step.params
     if p["batch_group_count"] != 1:
@@ -126,6 +120,7 @@ def _conv(step: Step, ins: list[Axes]) -> list[Axes]:
     out[spec.out_spec[0]] = left[spec.lhs_spec[0]]
     out[spec.out_spec[1]] = right[spec.rhs_spec[0]]
     outer, inner = divide(left[spec.lhs_spec[1]], p["feature_group_count"])
+    step.groups = outer
     same(inner, right[spec.rhs_spec[1]], why)
     if outer is not ONE:
         same(outer, divide(right[spec.rhs_spec[0]], p["feature_group_count"])[0], why)

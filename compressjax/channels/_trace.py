@@ -10,8 +10,9 @@ import numpy as np
 
 from compressjax import trees
 from compressjax.channels._dims import Dim, atoms, freeze, new, same
+from compressjax.channels._groups import Group, Member, Traced
 from compressjax.channels._legal import freeze_illegal
-from compressjax.channels._net import Group, Member, Net, Traced
+from compressjax.channels._net import Net
 from compressjax.channels._operations import operations
 from compressjax.channels._program import Program, Reason, Value, program, walk
 from compressjax.channels._rules import axes_of, solve
@@ -95,7 +96,8 @@ def trace(
     memo: dict[Dim, Term] = {}
     _set_terms(prog, lambda d: solved(d, names, memo))
     axes = {path: value.terms for path, value in values.items()}
-    traced = Traced(prog, values, tuple(np.shape(x) for x in inputs), inputs_tree, jax.tree.structure(shape))
+    shapes = tuple(np.shape(x) for x in inputs)
+    traced = Traced(prog, values, shapes, inputs_tree, jax.tree.structure(params), jax.tree.structure(shape))
     groups = tuple(_group(a, name, values, unused) for a, name in names.items())
     return Net(groups, operations(prog, lambda d: solved(d, names, memo)), MappingProxyType(axes), unused, traced)
 
