@@ -15,7 +15,6 @@ With Z the feasible copy of the weights, U the scaled dual and rho the penalty::
 At the end the weights are near the set, not in it: project them, then retrain with `masked`.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -25,9 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from compressjax import trees
 from compressjax.projections import Constraint, project
-from compressjax.training._common import landed, require_params, require_steps
-
-Schedule = Callable[[Int[Array, ""]], Float[Array, ""] | float]
+from compressjax.training._common import Schedule, landed, require_params, require_steps
 
 
 class AdmmState(NamedTuple):

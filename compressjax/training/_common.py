@@ -5,10 +5,14 @@ An optax transform does not see the weight after the step, only the update that 
 floating point: ``w + (-w) == 0.0`` whatever ``w`` is.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+Number = float | Float[Array, ""]
+Schedule = Callable[[Int[Array, ""]], Number]  # of the optimizer step count
 
 
 def landed(param: Float[Array, "..."], update: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -34,10 +34,7 @@ from jaxtyping import Array, Float, Int
 from compressjax import trees
 from compressjax.projections import GroupLike, Groups
 from compressjax.projections._members import check_groups, entries, member_sums, spread
-from compressjax.training._common import landed, require_params, require_steps
-
-Number = float | Float[Array, ""]
-Schedule = Callable[[Int[Array, ""]], Number]
+from compressjax.training._common import Number, Schedule, landed, require_params, require_steps
 
 
 class GroupLassoState(NamedTuple):

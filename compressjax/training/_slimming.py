@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import optax
 
 from compressjax.projections import Groups
-from compressjax.training._group_lasso import Number, Schedule, group_lasso
+from compressjax.training._common import Number, Schedule
+from compressjax.training._group_lasso import group_lasso
 
 
 @dataclass(frozen=True)
