@@ -49,6 +49,7 @@ class BitFusion(Modelled):
 
     bricks: int
     frequency: float
+    skips_zeros: ClassVar[bool] = False
     source: ClassVar[str] = "Bit Fusion (Sharma et al. 2018)"
 
     def compute(self, layers: Layers) -> PerLayer:
@@ -74,6 +75,7 @@ class BitSerial(Modelled):
 
     lanes: int
     frequency: float
+    skips_zeros: ClassVar[bool] = False
     source: ClassVar[str] = "bit-serial matrix product (BISMO, Umuroglu et al. 2018)"
 
     def compute(self, layers: Layers) -> PerLayer:

@@ -81,18 +81,21 @@ class Energy:
         integer = 0.2 * weight_bits * activation_bits / 64 + 0.1
         return 1e-12 * xp.where(wider > 16, 3.7 + 0.9, xp.where(wider > 8, 1.1 + 0.4, integer))
 
-    def __call__(self, layers: Layers, seconds: PerLayer, on_chip: float = 0.0) -> PerLayer:
+    def __call__(
+        self, layers: Layers, seconds: PerLayer, *, on_chip: float = 0.0, skips_zeros: bool = True
+    ) -> PerLayer:
         """Joules per layer.
 
         Args:
           layers: The layers.
           seconds: Their latencies, (layers,).
           on_chip: Bytes of activations that need not go to DRAM.
+          skips_zeros: Whether pruned weights cost no arithmetic.
 
         Returns:
           Joules, (layers,).
         """
-        work = macs(layers) * layers.density
+        work = macs(layers) * layers.density if skips_zeros else macs(layers)
         operands = work * (layers.weight_bits + layers.activation_bits) / self.reuse / 32
         words = layers.repeats * traffic(layers, on_chip) / 4
         arithmetic = work * self.mac(layers.weight_bits, layers.activation_bits)
@@ -134,6 +137,7 @@ class Modelled:
     energy_model: Energy = field(default_factory=Energy)
     modelled: ClassVar[bool] = True
     source: ClassVar[str] = ""
+    skips_zeros: ClassVar[bool] = True
 
     def compute(self, layers: Layers) -> PerLayer:
         """Seconds of arithmetic in one execution of each layer."""
@@ -161,7 +165,7 @@ class Modelled:
         Returns:
           Joules, (layers,); a pure function that may be traced.
         """
-        return self.energy_model(layers, self.latency(layers), self.on_chip)
+        return self.energy_model(layers, self.latency(layers), on_chip=self.on_chip, skips_zeros=self.skips_zeros)
 
 
 def supported(layers: Layers, widths: tuple[int, ...]) -> PerLayer:

@@ -178,3 +178,13 @@ def test_break_even_depends_on_the_pattern():
     assert cost.break_even(net, platform, ratios=[2.0, 4.0])[0] == np.inf
     with pytest.raises(ValueError, match="must increase"):
         cost.break_even(net, platform, ratios=[2.0, 1.0])
+
+
+def test_pruned_weights_save_arithmetic_only_where_they_are_skipped():
+    dense_net, pruned = dense(10, 100, 50), dense(10, 100, 50, density=0.5, block_inputs=100, block_outputs=50)
+    for platform, skips in ((cost.Roofline(peak=1e9), True), (cost.BitSerial(lanes=64, frequency=1e9), False)):
+        memory = cost.Energy()(pruned, np.zeros(1)) - cost.Energy()(dense_net, np.zeros(1))
+        saved = platform.energy(pruned) - platform.energy(dense_net)
+        assert (saved == pytest.approx(memory)) == skips
+        assert (platform.latency(pruned) < platform.latency(dense_net)) == skips
+        assert saved < 0  # its weights still need less memory
