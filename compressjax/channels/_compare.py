@@ -54,6 +54,8 @@ def _steps(step: Step, sizes: Sizes, twin: Step, pairs: Mapping[int, Value]) -> 
         found = _values(a, sizes, b, pairs)
         if found:
             return f"{step} {found}"
+    if step.name in MADE_WHOLE and any(sizes.shape(value) != value.shape for value in step.outs):
+        return f"{step} keeps its traced positions in the shrunk function and would be renumbered"
     kept = sizes.params(step)
     for key, value in twin.params.items():
         if key not in _IGNORED and not callable(value) and key in kept and not _equal(kept[key], value):
@@ -62,8 +64,6 @@ def _steps(step: Step, sizes: Sizes, twin: Step, pairs: Mapping[int, Value]) -> 
         if sizes.shape(a) != b.shape or a.dtype != b.dtype:
             mine, theirs = f"{a.dtype}{list(sizes.shape(a))}", f"{b.dtype}{list(b.shape)}"
             return f"{step} gives {mine} in the shrunk function, {theirs} in the rebuilt one"
-        if step.name in MADE_WHOLE and sizes.shape(a) != a.shape:
-            return f"{step} keeps its traced positions in the shrunk function and would be renumbered"
     for body, other in zip(step.bodies, twin.bodies, strict=True):
         found = difference(body, sizes, other)
         if found:

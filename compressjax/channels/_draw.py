@@ -18,11 +18,15 @@ def table(groups: Sequence[Group], sentences: Mapping[str, Sequence[str]]) -> st
     lines = [f"{len(groups)} group{'s' * (len(groups) != 1)} in {len(sentences)} leaves"]
     width = max((len(group.name) for group in groups), default=0)
     for group in groups:
-        places = ", ".join(f"{m.path}[{m.axis}]={m.term}" for m in group.members)
-        lines.append(f"{group.name:{width}}  {group.size} members of {group.entries} parameters: {places}")
-        lines += [f"{'':{width}}  note: {text}" for text in group.notes]
+        places = _some([f"{m.path}[{m.axis}]={m.term}" for m in group.members], 8)
+        lines.append(f"{group.name:{width}}  {group.size} members of {group.entries} parameters: {', '.join(places)}")
+        lines += [f"{'':{width}}  note: {text}" for text in _some(list(group.notes), 3)]
     whole = [s for path in sentences for s in sentences[path] if " is kept whole: " in s or " is unused: " in s]
     return "\n".join([*lines, *dict.fromkeys(whole)])
+
+
+def _some(texts: list[str], most: int) -> list[str]:
+    return texts if len(texts) <= most else [*texts[: most - 1], f"and {len(texts) - most + 1} more"]
 
 
 def picture(groups: Sequence[Group], axes: Mapping[str, Sequence[Term]]) -> str:
@@ -49,7 +53,9 @@ def picture(groups: Sequence[Group], axes: Mapping[str, Sequence[Term]]) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' + "\n".join(body) + "\n</svg>\n"
 
 
-def _strip(term: Term, x: float, y: float, width: float, height: float, colours: Mapping[str, str]) -> list[str]:
+def _strip(
+    term: Term, x: int | float, y: int | float, width: int | float, height: int | float, colours: Mapping[str, str]
+) -> list[str]:
     """The rectangles of one axis."""
     if term.kind == "sum":
         out = []
