@@ -7,12 +7,15 @@ convolutions without padding, features flattened in (height, width, channel) ord
 Reference: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition", 1998.
 """
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 import flax.linen as nn
 import jax
-import numpy as np
 from jaxtyping import Array, Float
 
-Images = Float[Array, "n h w c"] | Float[np.ndarray, "n h w c"]
+from compressjax.zoo._architecture import Architecture, Options, Width
+from compressjax.zoo._layers import Images
 
 
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
@@ -36,7 +39,7 @@ class LeNet5(nn.Module):
       widths: Units of conv1, conv2 and fc1.
       classes: Units of fc2.
 
-    >>> shapes = jax.eval_shape(LeNet5().init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))["params"]
+    >>> shapes = jax.eval_shape(LeNet5().init, jax.random.key(0), jax.numpy.zeros((1, 28, 28, 1)))["params"]
     >>> shapes["conv2"]["kernel"].shape, shapes["fc1"]["kernel"].shape
     ((5, 5, 20, 50), (800, 500))
     """
@@ -62,7 +65,7 @@ class LeNet300(nn.Module):
       widths: Units of fc1 and fc2.
       classes: Units of fc3.
 
-    >>> shapes = jax.eval_shape(LeNet300().init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))["params"]
+    >>> shapes = jax.eval_shape(LeNet300().init, jax.random.key(0), jax.numpy.zeros((1, 28, 28, 1)))["params"]
     >>> shapes["fc1"]["kernel"].shape, shapes["fc3"]["kernel"].shape
     ((784, 300), (100, 10))
     """
@@ -76,3 +79,23 @@ class LeNet300(nn.Module):
         for name, width in zip(("fc1", "fc2"), self.widths, strict=True):
             x = jax.nn.relu(nn.Dense(width, name=name)(x))
         return nn.Dense(self.classes, name="fc3")(x)
+
+
+def _layout5(options: Options) -> Sequence[Width]:
+    return [Width(20, "conv1/kernel", 3), Width(50, "conv2/kernel", 3), Width(500, "fc1/kernel", 1)]
+
+
+def _layout300(options: Options) -> Sequence[Width]:
+    return [Width(300, "fc1/kernel", 1), Width(100, "fc2/kernel", 1)]
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "lenet5": Architecture(
+            LeNet5, _layout5, 10, (28, 28, 1), 16, MappingProxyType({}), chain=("conv1", "conv2", "fc1", "fc2")
+        ),
+        "lenet300": Architecture(
+            LeNet300, _layout300, 10, (28, 28, 1), 1, MappingProxyType({}), chain=("fc1", "fc2", "fc3")
+        ),
+    }
+)
