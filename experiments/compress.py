@@ -33,7 +33,7 @@ def run(config: "Config", workdir: str | Path, *, progress: bool = True) -> dict
     Raises:
       ValueError: On any bad input, in one sentence, before anything half-written remains.
     """
-    from experiments import report, schema, summary
+    from experiments import phases, report, schema, summary
     from experiments.runner import Run
     from experiments.workdir import Workdir
 
@@ -41,7 +41,7 @@ def run(config: "Config", workdir: str | Path, *, progress: bool = True) -> dict
     with Workdir(workdir, schema.to_dict(config)) as directory:
         finished = directory.path / "report.json"
         if not finished.exists():
-            this = Run(config, directory, progress=progress)
+            this = Run(config, directory, lambda run: phases.plan(config, run.model, run.load), progress=progress)
             this.train()
             directory.write("report.json", json.dumps(summary.summarize(this), indent=1).encode())
         report.write_html(directory.path)

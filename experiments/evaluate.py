@@ -89,25 +89,26 @@ def evaluate(
 
     from compressjax import data, storage, trees, zoo
     from experiments.fitting import accuracy
+    from experiments.runner import rebuild
 
     found = storage.load(path)
-    name = found.meta.get("model")
-    if not isinstance(name, str):
-        raise ValueError(f"{path} does not say which network it holds (meta data {dict(found.meta)}).")
     dataset = dataset or str(found.meta.get("dataset", ""))
     if not dataset:
         raise ValueError(f"{path} does not name a data set; say --dataset=NAME, one of {', '.join(data.names())}.")
     loaded = data.load(dataset, validation=validation or None, seed=seed)
     part = loaded.test() if split == "test" else getattr(loaded, split)
     shape = part.images.shape[1:]
-    dense = zoo.build(name, classes=loaded.classes, input_shape=shape)
-    widths = found.meta.get("widths") or zoo.widths_of(name, found.params)
-    if not isinstance(widths, (list, tuple)):
-        raise ValueError(f"{path} has widths {widths!r} in its meta data; a list of numbers is needed.")
-    model = zoo.build(name, widths=widths, classes=loaded.classes, input_shape=shape)
+    try:
+        meta = {**found.meta, "dataset": dataset}
+        if isinstance(meta.get("model"), str) and not meta.get("widths"):
+            meta["widths"] = zoo.widths_of(str(meta["model"]), found.params)
+        model = rebuild(meta, classes=loaded.classes, input_shape=shape)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    dense = zoo.build(model.name, classes=loaded.classes, input_shape=shape)
     _fits(path, model, found.params)
     return Evaluation(
-        model=name,
+        model=model.name,
         dataset=dataset,
         split=split,
         images=len(part.labels),

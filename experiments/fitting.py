@@ -16,7 +16,7 @@ import optax
 
 from compressjax import trees
 from compressjax.data import Sampler, Split
-from compressjax.zoo import Model
+from compressjax.zoo import Model, update_statistics
 
 EVALUATION_BATCH = 1000
 
@@ -57,24 +57,35 @@ def translate(images: jax.Array, offsets: jax.Array, radius: int) -> jax.Array:
     return jax.vmap(crop)(padded, offsets)
 
 
-def make_loss(model: Model, teacher: Teacher | None) -> Callable[..., jax.Array]:
-    """Cross-entropy, mixed with distillation when there is a teacher: loss(params, x, labels, teacher logits)."""
+def make_loss(model: Model, teacher: Teacher | None) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+    """Cross-entropy, mixed with distillation when there is a teacher.
 
-    def loss(params: Any, x: jax.Array, labels: jax.Array, logits: jax.Array | None) -> jax.Array:
-        outputs = model.apply(params, x)
+    Returns:
+      loss(params, x, labels, teacher logits) -> (loss, statistics of the batch for every batch normalization).
+    """
+
+    def loss(
+        params: Any, x: jax.Array, labels: jax.Array, logits: jax.Array | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        outputs, statistics = model.apply_train(params, x)
         task = optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
         if teacher is None or logits is None:
-            return task
+            return task, statistics
         heat = teacher.temperature
         targets = jax.nn.softmax(logits / heat)
         soft = optax.softmax_cross_entropy(outputs / heat, targets).mean() * heat**2
-        return (1.0 - teacher.weight) * task + teacher.weight * soft
+        return (1.0 - teacher.weight) * task + teacher.weight * soft, statistics
 
     return loss
 
 
 def make_step(
-    model: Model, optimizer: optax.GradientTransformationExtraArgs, *, shift: int, teacher: Teacher | None = None
+    model: Model,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    shift: int,
+    flip: bool = False,
+    teacher: Teacher | None = None,
 ) -> Callable[..., Carry]:
     """One training step: step(carry, images, labels, index, key, logits, number) -> carry."""
     loss = make_loss(model, teacher)
@@ -95,13 +106,17 @@ def make_step(
             offsets = jax.random.randint(key, (index.shape[0], 2), -shift, shift + 1)
             x = translate(x, offsets, shift)
             place = (offsets[:, 0] + shift) * (2 * shift + 1) + offsets[:, 1] + shift
+        if flip:
+            mirrored = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=index.shape)
+            x = jnp.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
         if teacher is not None:
             targets = logits[place, index]
-        value, gradient = jax.value_and_grad(loss)(carry.params, x, y, targets)
+        (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(carry.params, x, y, targets)
         finite = jnp.stack([jnp.isfinite(jnp.sum(jnp.abs(g))) for g in jax.tree.leaves(gradient)])
         bad = jnp.where((carry.bad < 0) & ~finite, number, carry.bad)
         updates, state = optimizer.update(gradient, carry.optimizer, carry.params)
-        return Carry(optax.apply_updates(carry.params, updates), state, bad, carry.loss + value)
+        params = update_statistics(optax.apply_updates(carry.params, updates), statistics)
+        return Carry(params, state, bad, carry.loss + value)
 
     return step
 
@@ -118,6 +133,7 @@ class Trainer:
         *,
         seed: int,
         shift: int = 0,
+        flip: bool = False,
         teacher: Teacher | None = None,
         loop: str = "step",
     ):
@@ -125,7 +141,7 @@ class Trainer:
         self._arrays = (jnp.asarray(train.images), jnp.asarray(train.labels))
         self._logits = teacher.logits if teacher else jnp.zeros((0,))
         self._key = jax.random.key(seed)
-        step = make_step(model, optimizer, shift=shift, teacher=teacher)
+        step = make_step(model, optimizer, shift=shift, flip=flip, teacher=teacher)
 
         @jax.jit
         def one(carry: Carry, images: Any, labels: Any, logits: Any, index: Any, number: Any, key: Any) -> Carry:

@@ -34,6 +34,8 @@ class Phase:
       fit: Epochs, learning rates and augmentation.
       optimizer: (parameters at the start, steps) -> transform.
       begin: Parameters left by the phase before -> parameters to start from.
+      cut: Instead of `begin`, for a phase that removes channels: -> (parameters, the network they belong to, notes for
+        the first metrics record).
       end: Trained parameters -> parameters to hand on.
       artifact: Name of the file to write at the end, if any.
       distill: Whether the dense network teaches this phase.
@@ -43,6 +45,7 @@ class Phase:
     fit: Fit
     optimizer: Callable[[Params, int], optax.GradientTransformationExtraArgs]
     begin: Callable[[Params], Params] = lambda params: params
+    cut: Callable[[Params], tuple[Params, Model, Mapping[str, Any]]] | None = None
     end: Callable[[Params], Params] = lambda params: params
     artifact: str | None = None
     distill: bool = True
@@ -58,7 +61,11 @@ def plan(config: Config, model: Model, load: Callable[[str], Params]) -> list[Ph
 
     Returns:
       Phases; pure data until they are run.
+
+    Raises:
+      ValueError: As `preflight`.
     """
+    preflight(config, model)
     phases = []
     if not config.load:
         phases.append(Phase("pretrain", config.pretrain, _plain(config.pretrain), artifact=DENSE, distill=False))
@@ -139,9 +146,20 @@ def learning_rate(fit: Fit, steps: int) -> Callable[[Any], Any]:
     return optax.cosine_decay_schedule(fit.learning_rate, max(steps, 1), fit.final_learning_rate / fit.learning_rate)
 
 
-def adam(fit: Fit, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Adam at the phase's learning rate."""
-    return optax.with_extra_args_support(optax.adam(learning_rate(fit, steps)))
+def optimizer(fit: Fit, steps: int) -> optax.GradientTransformationExtraArgs:
+    """The phase's optimizer at its learning rate; weight decay acts on kernels only."""
+    rate = learning_rate(fit, steps)
+    inner = optax.adam(rate) if fit.optimizer == "adam" else optax.sgd(rate, momentum=0.9, nesterov=True)
+    if not fit.weight_decay:
+        return optax.with_extra_args_support(inner)
+    decay = optax.add_decayed_weights(fit.weight_decay, mask=_kernels)
+    return optax.with_extra_args_support(optax.chain(decay, inner))
+
+
+def _kernels(params: Params) -> Params:
+    return trees.update(
+        jax.tree.map(lambda _: False, params), {p: True for p in trees.leaves(params) if p.endswith("kernel")}
+    )
 
 
 def coarse(admm: Admm, steps: int) -> training.Coarse:
@@ -180,7 +198,7 @@ def quantizer_rules(quantize: Quantize) -> dict[str, quantizers.Quantizer]:
 
 
 def _plain(fit: Fit) -> Callable[[Params, int], optax.GradientTransformationExtraArgs]:
-    return lambda params, steps: adam(fit, steps)
+    return lambda params, steps: optimizer(fit, steps)
 
 
 def _stage_phases(
@@ -198,14 +216,14 @@ def _stage_phases(
         rules = constraints(stage, params)
         if solver == CONTROL:
             inner = training.gradual_magnitude(
-                adam(stage.prune, steps), rules, begin=0, end=math.ceil(0.75 * steps), every=max(1, steps // 60)
+                optimizer(stage.prune, steps), rules, begin=0, end=math.ceil(0.75 * steps), every=max(1, steps // 60)
             )
         else:
             inner = solver_admm(stage.prune, rules, steps)
         return training.masked(inner, nonzero_masks(params, rules))
 
     def retrain(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
-        return training.masked(adam(stage.retrain, steps), nonzero_masks(params, stage.keep))
+        return training.masked(optimizer(stage.retrain, steps), nonzero_masks(params, stage.keep))
 
     def remove_dead(params: Params) -> Params:
         return channels.remove_dead(params, model.chain)[0]
@@ -223,10 +241,10 @@ def solver_admm(
     if admm.every == 0:
         settings = coarse(admm, steps)
         return training.admm(
-            adam(admm, steps), rules, rho=settings.rho, every=settings.every, rescale_dual=admm.rescale_dual
+            optimizer(admm, steps), rules, rho=settings.rho, every=settings.every, rescale_dual=admm.rescale_dual
         )
     ramp = training.half_cosine(admm.initial_rho, admm.rho, steps)
-    return training.admm(adam(admm, steps), rules, rho=ramp, every=admm.every, rescale_dual=admm.rescale_dual)
+    return training.admm(optimizer(admm, steps), rules, rho=ramp, every=admm.every, rescale_dual=admm.rescale_dual)
 
 
 def _quantize_phases(quantize: Quantize, model: Model, load: Callable[[str], Params]) -> list[Phase]:
@@ -244,10 +262,11 @@ def _quantize_phases(quantize: Quantize, model: Model, load: Callable[[str], Par
 
     def freeze(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
         every = max(1, steps // len(FREEZE_FRACTIONS))
-        return training.gradual_freeze(adam(quantize.freeze, steps), rules, fractions=FREEZE_FRACTIONS, every=every)
+        inner = optimizer(quantize.freeze, steps)
+        return training.gradual_freeze(inner, rules, fractions=FREEZE_FRACTIONS, every=every)
 
     def tune(params: Params, steps: int) -> optax.GradientTransformationExtraArgs:
-        return training.tied(adam(quantize.tune, steps), rules)
+        return training.tied(optimizer(quantize.tune, steps), rules)
 
     def finish(params: Params) -> Params:
         """Biases to their levels, and codebooks to half precision, which halves them in the file."""

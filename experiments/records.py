@@ -110,8 +110,10 @@ def load(folder: Path) -> list[Record]:
             report = json.loads(file.read_text())
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON.") from error
-        if not isinstance(report, dict) or not {"dense", "stages"} <= report.keys():
-            raise ValueError(f"{file} is not the report.json of a run: it has no entries 'dense' and 'stages'.")
+        if not isinstance(report, dict) or "dense" not in report or not {"stages", "cuts"} & report.keys():
+            raise ValueError(
+                f"{file} is not the report.json of a run: it has no entries 'dense' and 'stages' or 'cuts'."
+            )
         if report.get("seed", int(match["seed"])) != int(match["seed"]):
             raise ValueError(f"{file} holds a run with seed {report['seed']}; rename it or copy the right report.")
         out.append(Record(match["config"], int(match["seed"]), report))

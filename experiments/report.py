@@ -136,11 +136,29 @@ def html(report: Record, metrics: Sequence[Record] = (), control: Sequence[Recor
         "<details><summary>Configuration</summary>",
         f"<pre>{escape(json.dumps(config, indent=2))}</pre></details>",
     ]
+    return page(title, body)
+
+
+def page(title: str, body: Sequence[str]) -> str:
+    """A self-contained HTML document in the house style."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
+
+
+def picture(title: str, figure: "Figure | None", caption: str) -> list[str]:
+    """A titled figure, embedded; nothing for None."""
+    from experiments import style
+
+    if figure is None:
+        return []
+    data = base64.b64encode(style.render(figure)).decode()
+    return [
+        f'<h2>{escape(title)}</h2><figure><img alt="{escape(title)}" src="data:image/svg+xml;base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    ]
 
 
 def summary(report: Record) -> str:
@@ -273,20 +291,15 @@ def _tables(report: Record, control: Sequence[Record]) -> list[str]:
 
 
 def _plots(report: Record, metrics: Sequence[Record], control: Sequence[Record]) -> list[str]:
-    from experiments import plots, style
+    from experiments import plots
     from experiments.published import published
 
     config = report.get("config") or {}
     known = report.get("published") or published(str(report.get("dataset")), str(config.get("model")))
-    out = []
+    out: list[str] = []
 
     def add(title: str, figure: "Figure | None", caption: str) -> None:
-        if figure is not None:
-            data = base64.b64encode(style.render(figure)).decode()
-            out.append(
-                f'<h2>{escape(title)}</h2><figure><img alt="{escape(title)}" src="data:image/svg+xml;base64,{data}">'
-                f"<figcaption>{escape(caption)}</figcaption></figure>"
-            )
+        out.extend(picture(title, figure, caption))
 
     add(
         "Accuracy against ratio",

@@ -3,9 +3,9 @@
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,40 +13,61 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from compressjax import data, storage, trees, zoo
+from compressjax import data, interop, storage, trees, zoo
 from compressjax.data import Sampler
+from compressjax.zoo import Model
 from experiments import phases
 from experiments.fitting import Teacher, Trainer, accuracy, teach
 from experiments.phases import DENSE, Phase
-from experiments.schema import Config
+from experiments.schema import Base
 from experiments.workdir import Workdir
 
+C = TypeVar("C", bound=Base)
+PRETRAINED = "pretrained"  # as `config.load`: weights that come with the data
+FROM_DATA = ("name", "widths", "classes", "input_shape")
 
-class Run:
-    """One run in its directory: the data, the network, the phases and the position among them."""
 
-    def __init__(self, config: Config, workdir: Workdir, *, progress: bool = True):
+class Run(Generic[C]):
+    """One run in its directory: the data, the network, the phases and the position among them.
+
+    Args:
+      config: What the program was asked for, checked.
+      workdir: Opened.
+      plan: The program's phases, given this run: its dense network (`model`), its `data`, and `load`.
+      progress: Whether to show bars.
+    """
+
+    def __init__(
+        self,
+        config: C,
+        workdir: Workdir,
+        plan: "Callable[[Run[C]], list[Phase]]",
+        *,
+        progress: bool = True,
+    ):
         self.config, self.workdir, self.progress = config, workdir, progress
         self.data = data.load(config.dataset, validation=config.validation or None, seed=config.seed)
         shape = self.data.train.images.shape[1:]
         self.model = zoo.build(config.model, classes=self.data.classes, input_shape=shape)
-        phases.preflight(config, self.model)
-        self.phases = phases.plan(config, self.model, self.load)
         self._teachers: dict[int, Teacher] = {}
+        self.phases = plan(self)
 
-    def network(self, params: Any) -> Any:
+    def network(self, params: Any) -> Model:
         """The zoo module whose widths these parameters have."""
-        widths = zoo.widths_of(self.config.model, params)
-        return zoo.build(**{**self.model.config, "widths": widths})
+        return self.model.like(params)
 
     def load(self, name: str) -> Any:
         """Parameters of an artefact of this run."""
         return storage.load(self.workdir.path / name).params
 
-    def save(self, name: str, params: Any) -> None:
+    def load_network(self, name: str) -> tuple[Model, Any]:
+        """The network that an artefact of this run holds, and its parameters."""
+        artifact = storage.load(self.workdir.path / name)
+        return rebuild(artifact.meta, classes=self.data.classes, input_shape=self.model.input_shape), artifact.params
+
+    def save(self, name: str, params: Any, model: Model | None = None) -> None:
         """Writes the parameters as an artefact that rebuilds its own network."""
-        widths = list(zoo.widths_of(self.config.model, params))
-        meta: dict[str, Any] = {"model": self.config.model, "dataset": self.config.dataset, "widths": widths}
+        meta = {**describe(model or self.network(params)), "dataset": self.config.dataset}
         if name == DENSE:  # what another run must share to start from this network
             meta |= {"seed": self.config.seed, "validation": self.config.validation}
         self.workdir.write(name, storage.encode(storage.positive_zeros(params), meta))
@@ -55,6 +76,10 @@ class Run:
         """The parameters before the first phase: fresh, or the dense artefact that the configuration names."""
         if not self.config.load:
             return self.model.init(jax.random.key(self.config.seed))
+        if self.config.load == PRETRAINED:
+            params = interop.pretrained(self.config.model)[1]
+            self.save(DENSE, params)
+            return params
         if not Path(self.config.load).is_file():
             raise ValueError(f"config.load is {self.config.load!r}: there is no such file.")
         artifact = storage.load(self.config.load)
@@ -111,8 +136,15 @@ class Run:
         sampler = Sampler(len(self.data.train.labels), config.batch_size, seed=seed)
         per_epoch = sampler.steps_per_epoch
         steps = round(fit.epochs * per_epoch)
-        base = jax.tree.map(jnp.asarray, arrays["base"] if begin else phase.begin(arrays["params"]))
-        model = self.network(base)
+        notes: Mapping[str, Any] = {}
+        if begin:
+            base, model = arrays["base"], zoo.build(**progress["network"])
+        elif phase.cut:
+            base, model, notes = phase.cut(arrays["params"])
+        else:
+            base = phase.begin(arrays["params"])
+            model = self.network(base)
+        base = jax.tree.map(jnp.asarray, base)
         trainer = Trainer(
             model,
             phase.optimizer(base, steps),
@@ -120,6 +152,7 @@ class Run:
             sampler,
             seed=seed,
             shift=fit.shift,
+            flip=fit.flip,
             teacher=self.teacher(fit.shift) if phase.distill else None,
             loop=config.loop,
         )
@@ -127,7 +160,7 @@ class Run:
         if begin:
             carry = unflatten(carry, arrays["carry"])
         else:
-            self._record(model, phase, carry, 0, steps, per_epoch)
+            self._record(model, phase, carry, 0, steps, per_epoch, notes)
         bar = self._bar(phase.name, steps, begin)
         for end in events(begin, steps, config.log_every * per_epoch, config.checkpoint_every * per_epoch):
             carry = trainer.run(carry, begin, end)
@@ -139,19 +172,29 @@ class Run:
             number += end - begin
             begin = end
             if end < steps and end % (config.checkpoint_every * per_epoch) == 0:
-                progress = {"phase": index, "step": end, "seconds": time.monotonic() - clock}
+                seconds = time.monotonic() - clock
+                progress = {"phase": index, "step": end, "seconds": seconds, "network": model.config}
                 self.workdir.save(number, {"base": base, "carry": flatten(carry)}, progress)
         bar.close()
         params = phase.end(carry.params)
         if phase.artifact:
-            self.save(phase.artifact, params)
+            self.save(phase.artifact, params, model if phase.cut else None)
         number += 1
         progress = {"phase": index + 1, "step": 0, "seconds": time.monotonic() - clock}
         arrays = {"params": params}
         self.workdir.save(number, arrays, progress)
         return number, arrays, progress
 
-    def _record(self, model: Any, phase: Phase, carry: Any, step: int, steps: int, per_epoch: int) -> dict[str, Any]:
+    def _record(
+        self,
+        model: Model,
+        phase: Phase,
+        carry: Any,
+        step: int,
+        steps: int,
+        per_epoch: int,
+        notes: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Appends one metrics record: what the validation split says now, and what the solver knows."""
         logged = step % (self.config.log_every * per_epoch) or self.config.log_every * per_epoch
         values: dict[str, Any] = {
@@ -162,6 +205,7 @@ class Run:
             "validation_accuracy": accuracy(model, carry.params, self.data.validation),
             "learning_rate": float(phases.learning_rate(phase.fit, steps)(step)),
             "nonzeros": nonzeros(carry.params),
+            **(notes or {}),
         }
         for name in ("rho", "primal", "dual"):
             found = optax.tree_utils.tree_get(carry.optimizer, name)
@@ -175,6 +219,32 @@ class Run:
         if quiet and self.progress:
             print(f"{name}: {steps} steps" + (f", from {begin}" if begin else ""), flush=True)
         return tqdm(total=steps, initial=begin, desc=name, disable=quiet, leave=True)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Meta data from which `rebuild` makes the model again: its name, its widths, and options that are not the usual.
+
+    >>> describe(zoo.build("lenet300", widths=(30, 10)))
+    {'model': 'lenet300', 'widths': [30, 10]}
+    """
+    usual = zoo.build(model.name).config
+    options = {name: value for name, value in model.config.items() if name not in FROM_DATA and value != usual[name]}
+    return {"model": model.name, "widths": list(model.widths), **options}
+
+
+def rebuild(meta: Mapping[str, Any], *, classes: int, input_shape: tuple[int, ...]) -> Model:
+    """The network that the meta data of an artefact name.
+
+    Raises:
+      ValueError: If they name none, or what they say does not fit together.
+
+    >>> rebuild({"model": "lenet300", "widths": [30, 10]}, classes=10, input_shape=(8, 8, 1)).widths
+    (30, 10)
+    """
+    if not isinstance(meta.get("model"), str):
+        raise ValueError(f"it does not say which network it holds (meta data {dict(meta)})")
+    options = {name: value for name, value in meta.items() if name not in {"model", "dataset", "seed", "validation"}}
+    return zoo.build(meta["model"], classes=classes, input_shape=input_shape, **options)
 
 
 def finite(value: Any) -> float | None:

@@ -14,16 +14,20 @@ from typing import Any
 SOLVERS = ("admm", "gradual_magnitude")
 QUANTIZERS = ("levels", "codebook")
 LOOPS = ("step", "scan")
+OPTIMIZERS = ("adam", "sgd")
 
 
 @dataclass
 class Fit:
-    """Adam on the task loss with a cosine learning rate."""
+    """Training on the task loss with a cosine learning rate."""
 
     epochs: float = 1.0
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
     shift: int = 0  # augmentation: translate each image by up to this many pixels in x and y
+    flip: bool = False  # augmentation: mirror each image left to right with probability 1/2
+    optimizer: str = "adam"  # or "sgd": Nesterov momentum 0.9
+    weight_decay: float = 0.0  # of kernels, added to the gradient
 
 
 @dataclass
@@ -71,8 +75,8 @@ class Distill:
 
 
 @dataclass
-class Config:
-    """One compression run, from pretraining to files."""
+class Base:
+    """What every training program needs to know."""
 
     dataset: str = "digits"
     model: str = "lenet5"
@@ -81,16 +85,22 @@ class Config:
     batch_size: int = 128
     load: str = ""  # a dense .cjx to start from instead of pretraining (its training is then not repeated)
     pretrain: Fit = field(default_factory=Fit)
+    distill: Distill = field(default_factory=Distill)
+    loop: str = "step"  # "step": one jitted step from Python (fast on CPU); "scan": one scanned chunk (accelerators)
+    log_every: int = 1  # epochs between metric records
+    checkpoint_every: int = 2  # epochs between checkpoints
+
+
+@dataclass
+class Config(Base):
+    """One compression run, from pretraining to files."""
+
     widths: tuple[int, ...] = ()  # structured cut after pretraining: units kept per hidden layer; (): no cut
     recover: Fit = field(default_factory=Fit)  # training after the cut
     solver: str = "admm"
     control: bool = False  # also climb the ladder by gradual magnitude pruning, at equal epochs, for the report
     stages: tuple[Stage, ...] = ()
     quantize: tuple[Quantize, ...] = ()
-    distill: Distill = field(default_factory=Distill)
-    loop: str = "step"  # "step": one jitted step from Python (fast on CPU); "scan": one scanned chunk (accelerators)
-    log_every: int = 1  # epochs between metric records
-    checkpoint_every: int = 2  # epochs between checkpoints
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -121,33 +131,24 @@ def check(config: Config) -> None:
     ...
     ValueError: config.solver is 'magic'; choose one of admm, gradual_magnitude.
     """
-    _check_types(config, "config")
-    _choice("config.solver", config.solver, SOLVERS)
-    _choice("config.loop", config.loop, LOOPS)
+    check_base(config)
+    choice("config.solver", config.solver, SOLVERS)
     if config.control and config.solver == "gradual_magnitude":
         raise ValueError(
             "config.control adds gradual magnitude pruning beside another solver; config.solver is that one."
         )
-    for name in ("batch_size", "log_every", "checkpoint_every"):
-        _least(f"config.{name}", getattr(config, name), 1)
-    for name in ("seed", "validation"):
-        _least(f"config.{name}", getattr(config, name), 0)
-    if not 0.0 <= config.distill.weight <= 1.0:
-        raise ValueError(f"config.distill.weight is {config.distill.weight}; it is a share between 0 and 1.")
-    _positive("config.distill.temperature", config.distill.temperature)
-    _check_fit("config.pretrain", config.pretrain)
-    _check_fit("config.recover", config.recover)
+    check_fit("config.recover", config.recover)
     for i, stage in enumerate(config.stages):
         at = f"config.stages[{i}]"
-        _check_admm(f"{at}.prune", stage.prune)
-        _check_fit(f"{at}.retrain", stage.retrain)
+        check_admm(f"{at}.prune", stage.prune)
+        check_fit(f"{at}.retrain", stage.retrain)
         if not stage.keep:
             raise ValueError(f"{at}.keep is empty; name at least one rule and its count.")
         for rule, count in stage.keep.items():
-            _least(f"{at}.keep[{rule!r}]", count, 1)
+            least(f"{at}.keep[{rule!r}]", count, 1)
     for i, quantize in enumerate(config.quantize):
         at = f"config.quantize[{i}]"
-        _choice(f"{at}.quantizer", quantize.quantizer, QUANTIZERS)
+        choice(f"{at}.quantizer", quantize.quantizer, QUANTIZERS)
         if not 0 <= quantize.stage < len(config.stages):
             raise ValueError(
                 f"{at}.stage is {quantize.stage}; the run has {len(config.stages)} stages, counted from 0."
@@ -162,39 +163,57 @@ def check(config: Config) -> None:
                 raise ValueError(f"{at}.bits[{rule!r}] is {bits}; use 1 to 8.")
         if not 2 <= quantize.bias_bits <= 8:
             raise ValueError(f"{at}.bias_bits is {quantize.bias_bits}; use 2 to 8.")
-        _check_admm(f"{at}.admm", quantize.admm)
-        _check_fit(f"{at}.freeze", quantize.freeze)
-        _check_fit(f"{at}.tune", quantize.tune)
+        check_admm(f"{at}.admm", quantize.admm)
+        check_fit(f"{at}.freeze", quantize.freeze)
+        check_fit(f"{at}.tune", quantize.tune)
 
 
-def _check_fit(at: str, fit: Fit) -> None:
-    _positive(f"{at}.learning_rate", fit.learning_rate)
-    _least(f"{at}.epochs", fit.epochs, 0)
-    _least(f"{at}.final_learning_rate", fit.final_learning_rate, 0)
+def check_base(config: Base) -> None:
+    """The part of `check` that all training programs share."""
+    _check_types(config, "config")
+    choice("config.loop", config.loop, LOOPS)
+    for name in ("batch_size", "log_every", "checkpoint_every"):
+        least(f"config.{name}", getattr(config, name), 1)
+    for name in ("seed", "validation"):
+        least(f"config.{name}", getattr(config, name), 0)
+    if not 0.0 <= config.distill.weight <= 1.0:
+        raise ValueError(f"config.distill.weight is {config.distill.weight}; it is a share between 0 and 1.")
+    positive("config.distill.temperature", config.distill.temperature)
+    check_fit("config.pretrain", config.pretrain)
+
+
+def check_fit(at: str, fit: Fit) -> None:
+    """Ranges of one phase of training; `at` is its name in the configuration."""
+    positive(f"{at}.learning_rate", fit.learning_rate)
+    least(f"{at}.epochs", fit.epochs, 0)
+    least(f"{at}.final_learning_rate", fit.final_learning_rate, 0)
+    least(f"{at}.weight_decay", fit.weight_decay, 0)
+    choice(f"{at}.optimizer", fit.optimizer, OPTIMIZERS)
     if not 0 <= fit.shift <= 4:
         raise ValueError(f"{at}.shift is {fit.shift}; use 0 to 4 pixels.")
 
 
-def _check_admm(at: str, admm: Admm) -> None:
-    _check_fit(at, admm)
-    _positive(f"{at}.epochs", admm.epochs)
-    _positive(f"{at}.rho", admm.rho)
-    _positive(f"{at}.initial_rho", admm.initial_rho)
-    _least(f"{at}.every", admm.every, 0)
-    _least(f"{at}.iterations", admm.iterations, 1)
+def check_admm(at: str, admm: Admm) -> None:
+    """Ranges of a phase of training towards a constraint."""
+    check_fit(at, admm)
+    positive(f"{at}.epochs", admm.epochs)
+    positive(f"{at}.rho", admm.rho)
+    positive(f"{at}.initial_rho", admm.initial_rho)
+    least(f"{at}.every", admm.every, 0)
+    least(f"{at}.iterations", admm.iterations, 1)
 
 
-def _choice(at: str, value: str, allowed: tuple[str, ...]) -> None:
+def choice(at: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{at} is {value!r}; choose one of {', '.join(allowed)}.")
 
 
-def _positive(at: str, value: float) -> None:
+def positive(at: str, value: float) -> None:
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{at} is {value}; it must be positive and finite.")
 
 
-def _least(at: str, value: float, least: int) -> None:
+def least(at: str, value: float, least: int) -> None:
     if not (value >= least and math.isfinite(value)):
         raise ValueError(f"{at} is {value}; it must be a finite number of at least {least}.")
 

@@ -21,7 +21,7 @@ from experiments.workdir import read_metrics
 BINS = 60
 
 
-def summarize(run: Run) -> dict[str, Any]:
+def summarize(run: Run[schema.Config]) -> dict[str, Any]:
     """Builds ``report.json`` (format: docs/runs.md)."""
     config, metrics = run.config, read_metrics(run.workdir.path)
     restored = run.workdir.restore()
@@ -68,7 +68,7 @@ def headline(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _judge(run: Run, params: Any) -> dict[str, float]:
+def _judge(run: Run[Any], params: Any) -> dict[str, float]:
     model = run.network(params)
     return {
         "validation_accuracy": accuracy(model, params, run.data.validation),
@@ -76,7 +76,7 @@ def _judge(run: Run, params: Any) -> dict[str, float]:
     }
 
 
-def _cost(run: Run, params: Any) -> dict[str, Any]:
+def _cost(run: Run[Any], params: Any) -> dict[str, Any]:
     """Multiply-accumulates by XLA's count (dense arithmetic, so only removed units count) and measured latency."""
     model = run.network(params)
     forward = jax.jit(lambda params, images: model.apply(params, scale(images)))
@@ -94,7 +94,7 @@ def _cost(run: Run, params: Any) -> dict[str, Any]:
 
 
 def _stage(
-    run: Run, name: str, solver: str, stage: schema.Stage, weights: int, metrics: list[dict[str, Any]]
+    run: Run[schema.Config], name: str, solver: str, stage: schema.Stage, weights: int, metrics: list[dict[str, Any]]
 ) -> dict[str, Any]:
     params = run.load(f"{name}.cjx")
     kept = nonzeros(params)
@@ -115,7 +115,7 @@ def _stage(
     }
 
 
-def _quantized(run: Run, quantize: schema.Quantize, weights: int, parameters: int) -> dict[str, Any]:
+def _quantized(run: Run[schema.Config], quantize: schema.Quantize, weights: int, parameters: int) -> dict[str, Any]:
     name = quantized_name(quantize)
     data = (run.workdir.path / f"{name}.cjx").read_bytes()
     params = storage.decode(data).params

@@ -1,0 +1,57 @@
+"""Channels out of pretrained CIFAR-10 ResNets: five scores and a random baseline, 30, 50 and 70 % of MACs removed.
+
+    --config=configs/resnet_shrink.py            ResNet-20
+    --config=configs/resnet_shrink.py:resnet56   ResNet-56
+
+The weights come with the data and were trained on all 50,000 training images, so validation images are no unseen ones
+here; they only order the candidates of greedy trimming.  Retraining is short: these are accuracies after a fraction of
+the usual 100 to 200 epochs.
+"""
+
+from experiments.cuts import Cut, ShrinkConfig
+from experiments.schema import Fit
+
+SCORES = ("l1", "geometric_median", "taylor", "norm_scale", "importance", "random")
+
+
+def get_config(profile: str = "resnet20") -> ShrinkConfig:
+    """Profiles: resnet20, resnet56, and tiny (LeNet-5 on digits, one epoch)."""
+    cuts = [Cut(score=score, removed=removed) for removed in (0.3, 0.5, 0.7) for score in SCORES]
+    config = ShrinkConfig(
+        dataset="cifar10",
+        model="resnet20",
+        load="pretrained",
+        batch_size=128,
+        cuts=(*cuts, Cut(score="taylor", allocation="global", removed=0.5)),
+        retrain=Fit(
+            epochs=0.25,
+            optimizer="sgd",
+            learning_rate=0.02,
+            final_learning_rate=1e-4,
+            weight_decay=5e-4,
+            shift=4,
+            flip=True,
+        ),
+        checkpoint_every=1,
+    )
+    if profile == "resnet20":
+        return config
+    if profile == "resnet56":
+        config.model = "resnet56"
+        config.retrain.epochs = 0.2
+        return config
+    if profile != "tiny":
+        raise ValueError(f"Unknown profile {profile!r}; choose resnet20, resnet56 or tiny.")
+    return ShrinkConfig(
+        dataset="digits",
+        model="lenet5",
+        batch_size=64,
+        pretrain=Fit(epochs=2, learning_rate=2e-3),
+        cuts=(Cut(removed=0.5), Cut(allocation="trim", cost="simd", removed=0.3)),
+        retrain=Fit(epochs=1, learning_rate=1e-3),
+        trim_rounds=2,
+        score_images=128,
+        reestimate_images=128,
+        trim_images=100,
+        latency_batch=8,
+    )

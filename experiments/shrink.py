@@ -1,0 +1,110 @@
+"""Cuts channels out of a trained network, retrains the smaller networks shortly, and reports what they really cost.
+
+    python -m experiments.shrink --config=configs/resnet20_shrink.py --workdir=runs/resnet20_shrink
+
+Phases: a dense network (trained, loaded, or the pretrained one that comes with the data) -> optionally training that
+drives whole channels to zero -> for every cut: score, choose, remove, re-estimate batch normalization, retrain, write a
+file -> evaluate every file on the test split, once, and measure it on this machine.  Running the same command again
+resumes.  Any field can be overridden: --config.seed=1 --config.retrain.epochs=2.
+"""
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags
+
+if TYPE_CHECKING:
+    from experiments.cuts import Cut, ShrinkConfig
+    from experiments.cutting import Knife
+    from experiments.phases import Phase
+    from experiments.runner import Run
+
+SPARSE = "sparse.cjx"
+
+
+def run(config: "ShrinkConfig", workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Runs (or resumes) a shrink run and returns its report.
+
+    Args:
+      config: What to do; see `experiments.cuts.ShrinkConfig`.
+      workdir: Where to do it; see `experiments.workdir`.
+      progress: Whether to show progress bars (they stay quiet when stderr is not a terminal).
+
+    Returns:
+      The contents of ``report.json``.
+
+    Raises:
+      ValueError: On any bad input, in one sentence, before anything half-written remains.
+    """
+    from experiments import cuts, schema, shrink_report
+    from experiments.runner import Run
+    from experiments.workdir import Workdir
+
+    cuts.check(config)
+    with Workdir(workdir, schema.to_dict(config)) as directory:
+        finished = directory.path / "report.json"
+        if not finished.exists():
+            this = Run(config, directory, plan, progress=progress)
+            this.train()
+            directory.write("report.json", json.dumps(shrink_report.summarize(this), indent=1).encode())
+        shrink_report.write_html(directory)
+        return json.loads(finished.read_text())
+
+
+def plan(run: "Run[ShrinkConfig]") -> "list[Phase]":
+    """The phases of a shrink run: each cut starts from the same dense (or sparsified) parameters."""
+    from experiments.cuts import cut_name
+    from experiments.cutting import Knife, sparsifier
+    from experiments.phases import DENSE, Phase, optimizer
+
+    config, knife = run.config, Knife(run.config, run.model, run.data)
+    knife.check()
+    phases = []
+    if not config.load:
+        train = config.pretrain
+        phases.append(Phase("pretrain", train, lambda _, steps: optimizer(train, steps), artifact=DENSE, distill=False))
+    if config.sparsify.epochs:
+        phases.append(
+            Phase(
+                f"sparsify/{config.sparsify.method}",
+                config.sparsify,
+                lambda params, steps: sparsifier(knife, params, steps),
+                artifact=SPARSE,
+            )
+        )
+    start = SPARSE if config.sparsify.epochs else DENSE
+    for cut in config.cuts:
+        phases.append(
+            Phase(
+                f"{cut_name(cut)}/retrain",
+                config.retrain,
+                lambda _, steps: optimizer(config.retrain, steps),
+                cut=functools.partial(_cut, run, knife, start, cut),
+                artifact=f"{cut_name(cut)}.cjx",
+            )
+        )
+    return phases
+
+
+def _cut(run: "Run[ShrinkConfig]", knife: "Knife", start: str, cut: "Cut", _: Any) -> Any:
+    return knife.cut(run.load(start), cut)
+
+
+def main(argv: list[str]) -> None:
+    """Flag shell around `run`."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    from experiments import launch, shrink_report
+
+    launch.cache_compilations()
+    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
+    print(shrink_report.headline(result))
+    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+
+
+if __name__ == "__main__":
+    from experiments.launch import launch
+
+    launch(main)

@@ -1,0 +1,134 @@
+"""The shrink program end to end on the embedded digits: files, numbers that fit together, and refusals."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from compressjax import cost, data, storage, zoo
+from experiments import cuts, report, shrink
+from experiments.cuts import Cut, ShrinkConfig, Sparsify
+from experiments.cutting import Knife
+from experiments.fitting import accuracy
+from experiments.runner import rebuild
+from experiments.schema import Fit
+from experiments.workdir import read_metrics
+
+
+def config(**changes) -> ShrinkConfig:
+    values = {
+        "model": "lenet300",
+        "pretrain": Fit(epochs=4, learning_rate=2e-3),
+        "cuts": (
+            Cut(removed=0.5),
+            Cut(score="taylor", allocation="per_cost", removed=0.7),
+            Cut(score="importance", allocation="trim", cost="simd", removed=0.4),
+            Cut(widths={"fc1/kernel": 40}),
+        ),
+        "retrain": Fit(epochs=2, learning_rate=2e-3),
+        "score_images": 512,
+        "trim_rounds": 2,
+        "trim_images": 200,
+        "latency_batch": 8,
+    }
+    return ShrinkConfig(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "shrink"
+    return workdir, shrink.run(config(), workdir, progress=False)
+
+
+def test_every_cut_leaves_a_file_that_rebuilds_its_network(finished):
+    workdir, found = finished
+    digits = data.load("digits")
+    for cut in found["cuts"]:
+        artifact = storage.load(workdir / cut["file"])
+        model = rebuild(artifact.meta, classes=10, input_shape=digits.train.images.shape[1:])
+        assert accuracy(model, artifact.params, digits.test()) == cut["test_accuracy"]
+        assert cut["test_accuracy"] > 0.5  # chance is 0.1
+        assert sum(np.size(leaf) for leaf in jax.tree.leaves(artifact.params)) == cut["parameters"]
+
+
+def test_what_was_asked_to_go_is_gone(finished):
+    _, found = finished
+    half, taylor, trimmed, named = found["cuts"]
+    assert half["macs"] <= 0.5 * found["dense"]["macs"] < 1.2 * half["macs"]
+    assert taylor["macs"] <= 0.3 * found["dense"]["macs"]
+    assert trimmed["platform_speedup"]["simd"] >= 1 / 0.6
+    assert trimmed["rounds"][-1]["cost"] == pytest.approx(trimmed["platform_seconds"]["simd"], rel=1e-5)
+    assert named["widths"][next(iter(named["widths"]))] in (40, 300)
+    assert sorted(named["widths"].values()) == [40, 100]
+
+
+def test_macs_are_those_of_the_rebuilt_network(finished):
+    workdir, found = finished
+    artifact = storage.load(workdir / found["cuts"][0]["file"])
+    model = zoo.build("lenet300", widths=artifact.meta["widths"], input_shape=(28, 28, 1))
+    layers = cost.layers(model.apply, artifact.params, jax.ShapeDtypeStruct((1, *model.input_shape), "float32"))
+    assert found["cuts"][0]["macs"] == cost.macs(layers).sum()
+
+
+def test_metrics_and_page(finished):
+    workdir, found = finished
+    first = [r for r in read_metrics(workdir) if r["phase"].endswith("/retrain") and r["step"] == 0]
+    assert [r["validation_accuracy"] for r in first] == [cut["before_accuracy"] for cut in found["cuts"]]
+    page = (workdir / "report.html").read_text()
+    assert all(cut["name"] in page for cut in found["cuts"])
+    assert page.count("<figure>") == 2
+    assert report.CSS in page
+
+
+def test_a_finished_run_is_not_repeated(finished):
+    workdir, found = finished
+    assert shrink.run(config(), workdir, progress=False) == found
+
+
+def test_lasso_zeros_what_is_then_cut(tmp_path):
+    sparse = Sparsify(epochs=4, learning_rate=2e-3, strength=1.5, groups={"fc1/kernel": 2.0})
+    found = shrink.run(config(sparsify=sparse, cuts=(Cut(allocation="zeros"),)), tmp_path / "lasso", progress=False)
+    (cut,) = found["cuts"]
+    assert cut["parameters"] < found["dense"]["parameters"]
+    assert (tmp_path / "lasso" / "sparse.cjx").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"cuts": ()}, "cuts is empty"),
+        ({"cuts": (Cut(score="luck"),)}, "score is 'luck'"),
+        ({"cuts": (Cut(removed=1.0),)}, "removed is 1.0"),
+        ({"cuts": (Cut(cost="moon"),)}, "cost is 'moon'"),
+        ({"cuts": (Cut(), Cut())}, "same as an earlier cut"),
+        ({"cuts": (Cut(widths={"fc1/kernel": 301}),)}, "has 300"),
+        ({"cuts": (Cut(widths={"fc3/kernel": 5}),)}, "axis of the result"),
+        ({"cuts": (Cut(widths={"fc9/kernel": 5}),)}, "fc9/kernel"),
+        ({"fixed": ("conv*",)}, "matches no leaf"),
+        ({"fixed": ("*",)}, "no group"),
+        ({"floor": 1.5}, "config.floor"),
+        ({"sparsify": Sparsify(groups={"fc3/kernel": 2.0})}, "fc3/kernel"),
+    ],
+)
+def test_bad_input_is_refused_before_training(tmp_path: Path, changes, match):
+    with pytest.raises(ValueError, match=match):
+        shrink.run(config(**changes), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_fixed_leaves_keep_their_channels():
+    digits = data.load("digits")
+    model = zoo.build("lenet300", input_shape=digits.train.images.shape[1:])
+    knife = Knife(config(fixed=("fc2/bias",)), model, digits)
+    assert {member.path for group in knife.groups for member in group.members} == {
+        "fc1/bias",
+        "fc1/kernel",
+        "fc2/kernel",
+    }
+
+
+def test_names_of_cuts_are_file_names():
+    assert cuts.cut_name(Cut(score="l1", removed=0.35)) == "l1-uniform-macs-35"
+    assert json.dumps(cuts.cut_name(Cut(allocation="zeros"))) == '"zeros"'
