@@ -41,7 +41,7 @@ def allocate(
       ranking: ``"group"`` or ``"global"``.
       per_group: Shares of single groups by name, instead of `share` (and out of the global competition).
       normalize: Whether a global ranking divides each group's scores by their mean.
-      multiple: Widths are rounded to the nearest positive multiple of this, and to the whole group where that is nearer.
+      multiple: Widths are rounded to the nearest positive multiple of this, to the whole group where that is nearer.
       floor: Least share of every group.
 
     Returns:

@@ -7,6 +7,8 @@ from html import escape
 from compressjax.channels._groups import Group
 from compressjax.channels._terms import Term
 
+Number = int | float
+
 
 def table(groups: Sequence[Group], sentences: Mapping[str, Sequence[str]]) -> str:
     """Every group with the axes it occurs on, then every axis that is kept whole.
@@ -53,9 +55,7 @@ def picture(groups: Sequence[Group], axes: Mapping[str, Sequence[Term]]) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' + "\n".join(body) + "\n</svg>\n"
 
 
-def _strip(
-    term: Term, x: int | float, y: int | float, width: int | float, height: int | float, colours: Mapping[str, str]
-) -> list[str]:
+def _strip(term: Term, x: Number, y: Number, width: Number, height: Number, colours: Mapping[str, str]) -> list[str]:
     """The rectangles of one axis."""
     if term.kind == "sum":
         out = []
