@@ -65,6 +65,11 @@ class Layers:
       density: Share of the weights that is kept.
       block_inputs: Input channels of the blocks in which weights are pruned; 1 for single weights.
       block_outputs: Output channels of these blocks.
+
+    >>> from compressjax import cost
+    >>> net = cost.layers(lambda w, x: x @ w["fc"], {"fc": jnp.ones((3, 4))}, jnp.ones((5, 3)))
+    >>> net.names, net.inputs, net.outputs, net.batch
+    (('fc',), array([3.]), array([4.]), array([5.]))
     """
 
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})

@@ -130,6 +130,18 @@ class Modelled:
       bandwidth: Of the memory, in bytes per second.
       on_chip: Bytes of activations that need not leave the chip.
       energy_model: What energy is made of.
+
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> from compressjax import cost
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Abacus(Modelled):
+    ...     source = "an example"
+    ...
+    ...     def compute(self, layers):
+    ...         return cost.macs(layers) / layers.repeats
+    >>> Abacus().latency(cost.layers(lambda w, x: x @ w, np.ones((3, 4)), np.ones((5, 3))))
+    array([60.])
     """
 
     bandwidth: float = float("inf")
