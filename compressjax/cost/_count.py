@@ -146,7 +146,7 @@ def count(layers: Layers) -> Count:
     >>> import jax
     >>> from compressjax import cost, zoo
     >>> model = zoo.build("lenet5")
-    >>> params = model.init(jax.random.key(0))
+    >>> params = jax.eval_shape(model.init, jax.random.key(0))
     >>> print(count(cost.layers(model.apply, params, np.zeros((1, 28, 28, 1), np.float32))))
     layer         shape                     MACs  valid MACs  weights  activations  weight bytes
     conv1/kernel  1x576 of 5x5x1->20     288,000     288,000      500       11,520         2,000

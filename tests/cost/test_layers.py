@@ -22,8 +22,8 @@ def test_a_population_of_widths_is_one_vmap(net):
     widths = jnp.arange(1.0, 17.0)
     macs, latency = jax.jit(jax.vmap(price))(widths)
     assert macs.tolist() == (2 * (8 * widths + 4 * widths)).tolist()
-    for width, seconds in zip(widths, latency, strict=True):
-        assert float(price(width)[1]) == float(seconds)
+    for width in (1, 5, 8):
+        assert price(float(width))[1] == latency[width - 1]
     assert latency[15] == cost.SIMD(frequency=1.0, vector_bits=128, units=1).latency(net).sum()
 
 
@@ -31,7 +31,7 @@ def test_gradients_with_respect_to_bits_and_density(net):
     def price(bits, density):
         return cost.weight_bytes(net.replace(weight_bits=bits, density=density, block_outputs=4)).sum()
 
-    by_bits, by_density = jax.grad(price, (0, 1))(jnp.array([8.0, 8.0]), jnp.array([0.5, 0.5]))
+    by_bits, by_density = jax.jit(jax.grad(price, (0, 1)))(jnp.array([8.0, 8.0]), jnp.array([0.5, 0.5]))
     assert by_bits.tolist() == [128 * 0.5 / 8, 64 * 0.5 / 8]
     assert by_density.tolist() == [128.0, 64.0]
 
