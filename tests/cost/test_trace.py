@@ -1,7 +1,5 @@
 """Layers from jaxprs: counts by hand, by XLA and by the literature; bodies, origins, refusals."""
 
-import itertools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from compressjax import cost, zoo
+from compressjax import cost, trees, zoo
 
 
 def zeros(*shape, dtype="float32"):
@@ -26,29 +24,14 @@ def conv(x, w, **kwargs):
     return lax.conv_general_dilated(x, w, **kwargs)
 
 
-def resnet(depth):
-    """The CIFAR ResNet of He et al. without normalization, which is no contraction."""
-
-    def f(params, x):
-        kernels = iter(params)
-        x = conv(x, next(kernels))
-        for stage in range(3):
-            for block in range((depth - 2) // 6):
-                stride = 2 if stage and not block else 1
-                y = conv(x, next(kernels), window_strides=(stride, stride), padding=((1, 1), (1, 1)))
-                y = conv(jax.nn.relu(y), next(kernels))
-                if stride == 2:
-                    x = jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (y.shape[3] // 4,) * 2))
-                x = jax.nn.relu(x + y)
-        return x.mean((1, 2)) @ next(kernels)
-
-    widths = [3, 16] + [width for width in (16, 32, 64) for _ in range((depth - 2) // 3)]
-    return f, [zeros(3, 3, a, b) for a, b in itertools.pairwise(widths)] + [zeros(64, 10)]
+def of_zoo(name):
+    model = zoo.build(name)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    return cost.layers(model.apply, params, zeros(1, *model.input_shape)), trees.leaves(params)
 
 
 def test_lenet5():
-    model = zoo.build("lenet5")
-    net = cost.layers(model.apply, jax.eval_shape(model.init, jax.random.key(0)), zeros(1, 28, 28, 1))
+    net, _ = of_zoo("lenet5")
     assert cost.macs(net).tolist() == [288_000, 1_600_000, 400_000, 5_000]
     assert cost.parameters(net).tolist() == [500, 25_000, 400_000, 5_000]
     assert cost.weight_bytes(net).sum() == 1_722_000
@@ -56,10 +39,10 @@ def test_lenet5():
 
 
 def test_resnet56():
-    f, params = resnet(56)
-    net = cost.layers(f, params, zeros(1, 32, 32, 3))
+    net, leaves = of_zoo("resnet56")
     assert cost.macs(net).sum() == 125_485_696  # the published 125.49 M
-    assert cost.parameters(net).sum() == sum(np.prod(p.shape) for p in params)
+    kernels = {path: np.prod(leaf.shape) for path, leaf in leaves.items() if path.endswith("/kernel")}
+    assert dict(zip(net.names, cost.parameters(net), strict=True)) == kernels
 
 
 CONVOLUTIONS = {
