@@ -32,7 +32,8 @@ class _Origin(NamedTuple):
 
 
 _Origins = Sequence[_Origin | None]
-_CONSTANT = _Origin(frozenset(), 1)
+_CONSTANT = _Origin(frozenset(), 1)  # made by the program out of nothing
+_CLOSED_OVER = _Origin(frozenset({"closed-over array"}), 1)
 
 
 def layers(f: Callable[..., Any], params: Any, *xs: Any, while_steps: int | None = None) -> Layers:
@@ -93,9 +94,10 @@ def _pack(entries: list[_Entry], sizes: Mapping[str, int]) -> Layers:
     stored = []
     for entry in entries:
         elements = entry.numbers["window"] * entry.numbers["inputs"] * entry.numbers["outputs"]
-        owners = sorted(entry.origin.leaves, key=lambda leaf: (-sizes[leaf], leaf)) if entry.origin else []
+        leaves = entry.origin.leaves - _CLOSED_OVER.leaves if entry.origin else ()
+        owners = sorted(leaves, key=lambda leaf: (-sizes[leaf], leaf))
         want = elements * entry.origin.copies if entry.origin else 0.0
-        stored.append(1.0 if entry.origin and not owners else 0.0)  # a weight that f closes over is stored, too
+        stored.append(float(entry.origin == _CLOSED_OVER))  # a weight that f closes over is stored, too
         for leaf in owners:
             taken = min(want, left[leaf])
             left[leaf] -= taken
@@ -168,7 +170,7 @@ class _Walk:
         What only serves results that are not `wanted` is passed over, as a compiler does.
         """
         jaxpr = _open(closed)
-        env: dict[Any, _Origin | None] = dict.fromkeys(jaxpr.constvars, _CONSTANT)
+        env: dict[Any, _Origin | None] = dict.fromkeys(jaxpr.constvars, _CLOSED_OVER)
         env.update(zip(jaxpr.invars, inputs, strict=True))
 
         def read(atom: Any) -> _Origin | None:

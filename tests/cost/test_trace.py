@@ -163,17 +163,19 @@ def test_origin_survives_what_is_done_to_a_weight():
 
 
 def test_branches_loops_and_constants():
+    closed_over = np.random.default_rng(0).random((4, 5), np.float32)
+
     def f(params, x):
         x = lax.cond(x.sum() > 0, lambda x: x @ params["a"] @ params["a"], lambda x: x @ params["a"], x)
-        return lax.while_loop(lambda x: x.sum() > 0, lambda x: x @ params["b"], x) @ jnp.ones((4, 5))
+        return lax.while_loop(lambda x: x.sum() > 0, lambda x: x @ params["b"], x) @ closed_over @ jnp.ones((5, 6))
 
     params = {"a": zeros(4, 4), "b": zeros(4, 4)}
     with pytest.raises(ValueError, match=r"while.* unknown length"):
         cost.layers(f, params, zeros(1, 4))
     net = cost.layers(f, params, zeros(1, 4), while_steps=7)
-    assert cost.macs(net).tolist() == [16, 16, 7 * 16, 20]
-    assert cost.parameters(net).tolist() == [16, 0, 16, 20]
-    assert net.names == ("a", "a#2", "b", "dot_general")
+    assert cost.macs(net).tolist() == [16, 16, 7 * 16, 20, 30]
+    assert cost.parameters(net).tolist() == [16, 0, 16, 20, 0]
+    assert net.names == ("a", "a#2", "b", "dot_general", "dot_general#2")
 
 
 def test_bit_widths_follow_the_dtypes():
@@ -204,3 +206,11 @@ def test_what_nobody_reads_is_not_counted():
 
     net = cost.layers(f, {"a": zeros(4, 4), "b": zeros(4, 4)}, zeros(1, 4))
     assert net.names == ("b",)
+
+
+def test_a_training_step_stores_no_more_than_its_parameters():
+    def loss(params, x):
+        return jnp.sum(jax.nn.relu(x @ params["a"]) @ params["b"])
+
+    net = cost.layers(jax.grad(loss), {"a": zeros(4, 8), "b": zeros(8, 3)}, zeros(2, 4))
+    assert cost.parameters(net).sum() == 32 + 24
