@@ -29,10 +29,8 @@ def case(make):
 def weights(**shapes):
     """Random float32 leaves, positive so that a variance may be among them."""
     rng = np.random.default_rng(len(shapes))
-    return {
-        name: (rng.random(shape) + 0.1).astype(np.float32) / np.sqrt(np.prod(shape[:-1]))
-        for name, shape in shapes.items()
-    }
+    scale = {name: np.sqrt(np.prod(shape[:-1])) for name, shape in shapes.items()}
+    return {name: ((rng.random(shape) + 0.1) / scale[name]).astype(np.float32) for name, shape in shapes.items()}
 
 
 def inputs(*shape):

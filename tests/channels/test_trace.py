@@ -67,6 +67,14 @@ def test_jit_remat_and_abstract_arguments_change_nothing(name):
         (lambda h: h / jnp.sqrt((h * h).sum(0, keepdims=True)), "div at .* makes a masked channel nan"),
         (lambda h: (h + 1.5).sum(-1, keepdims=True) + h, "contributes 1.5, not 0"),
         (lambda h: jnp.where(h > 0, 1.0, 2.0).sum(-1, keepdims=True) + h, "contributes 2.0, not 0"),
+        (
+            lambda h: jnp.where(inputs(3, 6) > 0, 1.0, h).sum(-1, keepdims=True) + h,
+            "contributes an unknown value, not 0",
+        ),
+        (
+            lambda h: jnp.pad(h, ((1, 1), (0, 0)), constant_values=1.0).sum(-1, keepdims=True)[:3] + h,
+            "contributes an unknown value, not 0",
+        ),
         (lambda h: jnp.log(jnp.abs(h)) * jnp.tanh(h + inputs(3, 6)), "makes a masked channel infinite"),
     ],
 )
