@@ -75,6 +75,13 @@ def test_jit_remat_and_abstract_arguments_change_nothing(name):
             lambda h: jnp.pad(h, ((1, 1), (0, 0)), constant_values=1.0).sum(-1, keepdims=True)[:3] + h,
             "contributes an unknown value, not 0",
         ),
+        (lambda h: jnp.concatenate([h, h + 1], -1).sum(-1, keepdims=True) + h, "contributes an unknown value"),
+        (
+            lambda h: lax.scan(lambda c, _: ((c[0] + 1, c[0]), None), (h, h), None, 3)[0][1].sum(-1, keepdims=True) + h,
+            "contributes an unknown value",  # only the second turn shows it
+        ),
+        (lambda h: inputs(3, 6) / h, "div at .* divides by a masked channel, which is 0"),
+        (lambda h: (jnp.log(jnp.abs(h)).T @ jnp.ones((3, 3))).T, "dot_general .* makes a masked channel infinite"),
         (lambda h: jnp.log(jnp.abs(h)) * jnp.tanh(h + inputs(3, 6)), "makes a masked channel infinite"),
     ],
 )
