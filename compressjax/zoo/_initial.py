@@ -35,9 +35,9 @@ def deviation(path: str, shape: tuple[int, ...]) -> float | None:
         return None
     if leaf in _EMBEDDING:
         return 0.02
-    heads = bool(layers) and layers[-1] in _HEADS
-    fan_in = shape[0] if heads else math.prod(shape[:-1])
-    return math.sqrt((2.0 if len(shape) == 4 and not heads else 1.0) / fan_in)
+    fan_in = shape[0] if layers[-1] in _HEADS else math.prod(shape[:-1])
+    convolution = len(shape) == 4 and layers[-1] not in (*_HEADS, "out")
+    return math.sqrt((2.0 if convolution else 1.0) / fan_in)
 
 
 def example(input_shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

@@ -17,14 +17,21 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from compressjax import trees
-from compressjax.zoo import _lenet, _resnet, _vgg
+from compressjax.zoo import _decoder, _lenet, _mobilenet, _resnet, _vgg, _vit
 from compressjax.zoo._architecture import Architecture, Kept
 from compressjax.zoo._initial import initial
 from compressjax.zoo._layers import Images
 from compressjax.zoo._norm import STATISTICS
 
 _ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {**_lenet.ARCHITECTURES, **_resnet.ARCHITECTURES, **_vgg.ARCHITECTURES}
+    {
+        **_lenet.ARCHITECTURES,
+        **_resnet.ARCHITECTURES,
+        **_vgg.ARCHITECTURES,
+        **_mobilenet.ARCHITECTURES,
+        **_vit.ARCHITECTURES,
+        **_decoder.ARCHITECTURES,
+    }
 )
 
 Tokens = Int[Array, "n t"] | Int[np.ndarray, "n t"]

@@ -1,14 +1,19 @@
-"""Residual networks for CIFAR-10: ResNet-20, -32, -44 and -56, with parameter-free shortcuts.
+"""Residual networks: ResNet-20, -32, -44 and -56 for CIFAR-10, and ResNet-50 for ImageNet.
 
-A 3x3 convolution to 16 channels with batch normalization and ReLU; three stages of n blocks with 16, 32 and 64
-channels, depth = 6n + 2; a block is conv1 - norm1 - ReLU - conv2 - norm2, the shortcut added, ReLU; then the mean over
-the image and a dense layer.  Convolutions are 3x3 without bias, padded by 1 on both sides.  The first block of stages 2
-and 3 has stride 2, and its shortcut takes every other pixel and pads the channels with zeros before and behind
+CIFAR-10.  A 3x3 convolution to 16 channels with batch normalization and ReLU; three stages of n blocks with 16, 32 and
+64 channels, depth = 6n + 2; a block is conv1 - norm1 - ReLU - conv2 - norm2, the shortcut added, ReLU; then the mean
+over the image and a dense layer.  Convolutions are 3x3 without bias, padded by 1 on both sides.  The first block of
+stages 2 and 3 has stride 2, and its shortcut takes every other pixel and pads the channels with zeros before and behind
 (option A).
 
 The shortcuts fix which channels belong together: with ``lo`` zeros before and ``hi`` behind, stage 2 is
 ``lo ++ stage 1 ++ hi``.  When channels are removed, the pads that remain need not be equal, so they are options of
 the network (`pads`) and not derived from its widths.
+
+ImageNet.  A 7x7 convolution with stride 2 to 64 channels and 3x3 maximum pooling with stride 2; four stages of
+bottleneck blocks, 1x1 - 3x3 - 1x1, with 256, 512, 1024 and 2048 channels outside and a quarter of them inside; stride 2
+in the 3x3 convolution of the first block of stages 2 to 4, whose shortcut, as that of stage 1, is a 1x1 convolution
+(option B).
 
 Reference: K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016 (arXiv
 1512.03385).
@@ -30,12 +35,13 @@ from compressjax.zoo._norm import BatchNorm
 _STREAMS = (16, 32, 64)
 
 
-def _stages(widths: Sequence[int], blocks: Sequence[int]) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Splits the widths into (stream, inner widths of the blocks) per stage."""
+def _stages(widths: Sequence[int], blocks: Sequence[int], each: int = 1) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Splits the widths into (stream, inner widths of the blocks, `each` per block) per stage."""
     at = 0
     for count in blocks:
-        yield widths[at], tuple(widths[at + 1 : at + 1 + count])
-        at += 1 + count
+        inner = each * count
+        yield widths[at], tuple(widths[at + 1 : at + 1 + inner])
+        at += 1 + inner
 
 
 class _Block(nn.Module):
@@ -137,11 +143,90 @@ def _remember(options: Options, kept: Kept) -> Options:
     return {**options, "pads": tuple(pads)}
 
 
+class _Bottleneck(nn.Module):
+    """Three convolutions beside a shortcut; `enters` a stage: the shortcut is a convolution."""
+
+    inner: tuple[int, int]
+    width: int
+    stride: int
+    enters: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n rows cols width"]:
+        h = convolution(self.inner[0], 1, name="conv1")(x)
+        h = jax.nn.relu(BatchNorm(name="norm1")(h))
+        h = convolution(self.inner[1], 3, self.stride, name="conv2")(h)
+        h = jax.nn.relu(BatchNorm(name="norm2")(h))
+        h = convolution(self.width, 1, name="conv3")(h)
+        h = BatchNorm(name="norm3")(h)
+        if self.enters:
+            x = convolution(self.width, 1, self.stride, name="shortcut")(x)
+            x = BatchNorm(name="shortcut_norm")(x)
+        return jax.nn.relu(h + x)
+
+
+class ResNet(nn.Module):
+    """ResNet with bottleneck blocks and convolutional shortcuts.
+
+    Attributes:
+      widths: Channels of conv0; per stage those of its stream, then of conv1 and conv2 of each block.
+      classes: Units of fc.
+      blocks: Blocks per stage.
+      mean: Subtracted from each channel of the image, scaled to [0, 1].
+      std: What each channel is then divided by.
+
+    >>> module = ResNet((4, 8, 3, 5, 16, 6, 7), blocks=(1, 1))
+    >>> shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    >>> shapes["stage2_block0"]["shortcut"]["kernel"].shape, shapes["stage2_block0"]["conv3"]["kernel"].shape
+    ((1, 1, 8, 16), (1, 1, 7, 16))
+    """
+
+    widths: tuple[int, ...]
+    classes: int = 1000
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    @nn.compact
+    def __call__(self, x: Images) -> Float[Array, "n classes"]:
+        h = standardize(x, self.mean, self.std)
+        h = convolution(self.widths[0], 7, 2, name="conv0")(h)
+        h = jax.nn.relu(BatchNorm(name="norm0")(h))
+        h = nn.max_pool(h, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, (width, inners) in enumerate(_stages(self.widths[1:], self.blocks, 2), 1):
+            for block in range(len(inners) // 2):
+                stride = 2 if stage > 1 and block == 0 else 1
+                inner = (inners[2 * block], inners[2 * block + 1])
+                h = _Bottleneck(inner, width, stride, block == 0, name=f"stage{stage}_block{block}")(h)
+        return nn.Dense(self.classes, name="fc")(average(h))
+
+
+def _bottleneck_layout(options: Options) -> Sequence[Width]:
+    out = [Width(64, "conv0/kernel", 3)]
+    for stage, count in enumerate(options["blocks"], 1):
+        inner = 64 * 2 ** (stage - 1)
+        out.append(Width(4 * inner, f"stage{stage}_block0/conv3/kernel", 3))
+        for block in range(count):
+            out += [Width(inner, f"stage{stage}_block{block}/{conv}/kernel", 3) for conv in ("conv1", "conv2")]
+    return out
+
+
 def _cifar(depth: int) -> Architecture:
     options = MappingProxyType({"blocks": ((depth - 2) // 6,) * 3, "pads": None, "mean": None, "std": None})
     return Architecture(CifarResNet, _layout, 10, (32, 32, 3), 4, options, _complete, _remember)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {f"resnet{depth}": _cifar(depth) for depth in (20, 32, 44, 56)}
+    {
+        **{f"resnet{depth}": _cifar(depth) for depth in (20, 32, 44, 56)},
+        "resnet50": Architecture(
+            ResNet,
+            _bottleneck_layout,
+            1000,
+            (224, 224, 3),
+            32,
+            MappingProxyType({"blocks": (3, 4, 6, 3), "mean": None, "std": None}),
+            standardized,
+        ),
+    }
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from compressjax import trees, zoo
+from compressjax import cost, trees, zoo
 
 SMALL = zoo.build("resnet20", widths=(4, 3, 9, 5, 11, 6), blocks=(1, 1, 1), input_shape=(9, 8, 3), classes=4)
 
@@ -25,6 +25,14 @@ def parameters(model):
         ("resnet56", 853_018),
         # 3x3 convolutions without bias 14,710,464; scales and biases 2 * 4,224; dense 512 * 10 + 10.
         ("vgg16", 14_724_042),
+        ("resnet50", 25_557_032),
+        ("mobilenet_v2", 3_504_872),
+        # Twelve layers: norms 2 * 768; query and out 768 * 12 * 64 each; key and value 768 * 4 * 64 each; gate, up and
+        # down 768 * 2,048 each.  Then embedding and output 32,000 * 768 each, and the last norm.
+        ("decoder", 12 * (1_536 + 2 * 589_824 + 2 * 196_608 + 3 * 1_572_864) + 2 * 24_576_000 + 768),
+        # Patches 48 * 192 + 192, positions 64 * 192; six layers: norms 4 * 192, attention 4 * 192 * 193, hidden
+        # 2 * 192 * 768 + 768 + 192; last norm 2 * 192; classes 1,930.
+        ("vit", 9_408 + 12_288 + 6 * (768 + 148_224 + 295_872) + 384 + 1_930),
     ],
 )
 def test_published_sizes(name, count):
@@ -130,3 +138,19 @@ def test_bad_builds(kwargs, match):
 
 def test_grey_images_pass_as_they_are():
     assert zoo.build("resnet20", input_shape=(28, 28, 1)).config["std"] == [1.0]
+
+
+@pytest.mark.parametrize(
+    "name, options, count",
+    [
+        ("resnet50", {}, 4_089_184_256),
+        ("resnet56", {}, 125_485_696),
+        ("mobilenet_v2", {"depthwise": "grouped"}, 300_774_272),
+        ("vgg16", {}, 313_201_664),
+    ],
+)
+def test_published_multiplications(name, options, count):
+    model = zoo.build(name, **options)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    layers = cost.layers(model.apply, params, jax.ShapeDtypeStruct((1, *model.input_shape), jnp.float32))
+    assert cost.macs(layers).sum() == count

@@ -76,16 +76,29 @@ def test_pooling_is_flax_pooling(h, w):
     np.testing.assert_array_equal(_lenet.max_pool(x), nn.max_pool(x, (2, 2), (2, 2)))
 
 
-# The deeper ones of a family only take longer.
-@pytest.mark.parametrize("name", sorted(set(zoo.names()) - {"resnet32", "resnet44", "resnet56"}))
-def test_a_model_is_its_config(name):
-    known = zoo.build(name)
-    widths = tuple(i + 2 for i in range(len(known.widths)))
-    model = zoo.build(name, widths=widths, classes=7)
+# One of each family, of little depth.
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("lenet5", {}),
+        ("lenet300", {}),
+        ("resnet20", {"blocks": (1, 1, 1)}),
+        ("resnet50", {"blocks": (1, 1)}),
+        ("vgg16", {}),
+        ("mobilenet_v2", {"blocks": (1, 1), "strides": (2, 1, 2)}),
+        ("vit", {"layers": 1}),
+        ("decoder", {"layers": 1, "tied": True}),
+    ],
+)
+def test_a_model_is_its_config(name, options):
+    known = zoo.build(name, **options)
+    widths = tuple(2 * i + 2 for i in range(len(known.widths)))
+    model = zoo.build(name, widths=widths, classes=7, **options)
     assert zoo.build(**json.loads(json.dumps(model.config))) == model
     assert hash(zoo.build(**model.config)) == hash(model)
     params = jax.eval_shape(model.init, jax.random.key(0))
-    assert zoo.widths_of(name, params) == widths
+    assert zoo.widths_of(name, params, **options) == widths
+    assert tuple(trees.shapes(params)[path][axis] for path, axis in model.axes) == widths
     assert model.like(params) == model
     assert type(params) is dict
     tokens = len(model.input_shape) == 1
