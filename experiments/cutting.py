@@ -109,8 +109,7 @@ class Knife:
         params = jax.tree.map(jnp.asarray, params)
         keep, rounds = self.choose(params, cut)
         small = self.net.shrink(params, keep)
-        kept = positions(self.net, small.keep)
-        model = self.model.like(small.params, kept)
+        model = self.model.like(small.params, small.kept)
         params = self.reestimate(model, small.params)
         widths = {name: int(vector.sum()) for name, vector in small.keep.items()}
         return params, model, {"widths": widths, **({"rounds": rounds} if rounds else {})}
@@ -276,14 +275,3 @@ def sparsifier(knife: Knife, params: Params, steps: int) -> optax.GradientTransf
         return training.slimming(inner, settings.strength, step_size=rate)
     scale = {knife.produced(path): factor for path, factor in trees.assign(settings.groups, params).items()}
     return training.group_lasso(inner, knife.groups, settings.strength, step_size=rate, scale=scale or None)
-
-
-def positions(net: channels.Net, keep: Keep) -> dict[tuple[str, int], np.ndarray]:
-    """For every axis that groups occur on, which of its positions are still there: what `Model.like` asks for."""
-    out: dict[tuple[str, int], np.ndarray] = {}
-    for group in net.groups:
-        for member in group.members:
-            here = np.where(member.index < 0, True, keep[group.name][member.index])
-            at = (member.path, member.axis)
-            out[at] = out.get(at, np.ones(len(here), bool)) & here
-    return out

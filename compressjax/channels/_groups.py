@@ -66,15 +66,18 @@ class Shrunk:
       params: The smaller tree.
       widths: Path to (old shape, new shape) of every leaf that changed.
       keep: The keep set, complete and read-only.
+      kept: Of every axis that lost something, by (path, axis), which of its old positions are still there: what
+        `compressjax.zoo.Model.like` asks for.
       hazards: What a rebuilt module may get wrong, one sentence each; the replay gets it right.
 
-    >>> Shrunk({}, {}, {}, ()).hazards
+    >>> Shrunk({}, {}, {}, {}, ()).hazards
     ()
     """
 
     params: Tree
     widths: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
     keep: Mapping[str, Bool[np.ndarray, " members"]]
+    kept: Mapping[tuple[str, int], Bool[np.ndarray, " old"]]
     hazards: tuple[str, ...]
 
 

@@ -147,13 +147,14 @@ class Net:
         complete = self.keep(keep)
         sizes = Sizes(complete)
         changed: dict[str, Any] = {}
-        widths = {}
+        widths, kept = {}, {}
         for path, leaf in self._fitting(params).items():
             masks = [sizes.mask(term) for term in self.axes[path]]
             if all(mask.all() for mask in masks):
                 continue
             shape = tuple(int(mask.sum()) for mask in masks)
             widths[path] = (tuple(leaf.shape), shape)
+            kept |= {(path, axis): mask for axis, mask in enumerate(masks) if not mask.all()}
             if isinstance(leaf, jax.ShapeDtypeStruct):
                 changed[path] = jax.ShapeDtypeStruct(shape, leaf.dtype)
                 continue
@@ -170,7 +171,7 @@ class Net:
             for text in group.notes
         )
         small = _put_back(params, changed)
-        return Shrunk(small, MappingProxyType(widths), MappingProxyType(complete), hazards)
+        return Shrunk(small, MappingProxyType(widths), MappingProxyType(complete), MappingProxyType(kept), hazards)
 
     def mask(self, params: Tree, keep: Keep) -> Tree:
         """The masked twin of `shrink`: every slice of a removed member is zero, wherever the member occurs.
