@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compressjax import trees, zoo
+from compressjax import channels, trees, zoo
 
 RGB = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
 MODELS = {
@@ -110,6 +110,26 @@ def test_masked_equals_shrunk(name):
     assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want)
     assert zoo.build(**shrunk.config) == shrunk
     assert trees.shapes(jax.eval_shape(shrunk.init, jax.random.key(0))) == trees.shapes(small)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_traced_network_is_rebuilt_as_the_same_program(name):
+    model = MODELS[name]
+    params = parameters(model)
+    x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.int32 if name.endswith("decoder") else jnp.float32)
+    net = channels.trace(model.apply, params, x)
+    rng = np.random.default_rng(0)
+    small = net.shrink(params, {group.name: rng.permutation(group.size) < 0.7 * group.size for group in net.groups})
+    sizes = trees.shapes(params)
+    kept = {(m.path, m.axis): np.ones(sizes[m.path][m.axis], bool) for g in net.groups for m in g.members}
+    for group in net.groups:
+        for member in group.members:
+            kept[member.path, member.axis] &= (member.index < 0) | small.keep[group.name][member.index]
+    rebuilt = model.like(small.params, kept)
+    net.check(rebuilt.apply, small.keep)
+    # A group for every width; for the two streams that a shortcut pads with zeros, one before and one behind.
+    padded = 2 if name == "resnet20" else 0
+    assert len(net.groups) == len(model.widths) + padded
 
 
 @pytest.mark.parametrize("name", ["resnet20", "decoder"])
