@@ -23,7 +23,11 @@ from compressjax.projections._select import budget, check_keep, scale_of, top_ma
 
 
 class Groups:
-    """Common to all sets of groups: the array is reshaped so that each group spans some axes of it."""
+    """Common to all sets of groups: the array is reshaped so that each group spans some axes of it.
+
+    >>> isinstance(Filters(), Groups), Filters().contains(jnp.ones((3, 2)))
+    (True, Array(True, dtype=bool))
+    """
 
     keep: int | float  # declared only: each set says where the field stands in its constructor
 

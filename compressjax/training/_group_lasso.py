@@ -62,6 +62,9 @@ class Reweight:
 
     Raises:
       ValueError: If either is not positive.
+
+    >>> Reweight(every=400)
+    Reweight(every=400, delta=0.1)
     """
 
     every: int
