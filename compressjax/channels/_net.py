@@ -147,7 +147,8 @@ class Net:
         complete = self.keep(keep)
         sizes = Sizes(complete)
         changed: dict[str, Any] = {}
-        widths, kept = {}, {}
+        widths: dict[str, Any] = {}
+        kept: dict[tuple[str, int], Any] = {}
         for path, leaf in self._fitting(params).items():
             masks = [sizes.mask(term) for term in self.axes[path]]
             if all(mask.all() for mask in masks):
