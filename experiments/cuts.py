@@ -6,7 +6,7 @@ compares scores, amounts and platforms.
 
 from dataclasses import dataclass, field
 
-from experiments.schema import Base, Fit, check_base, check_fit, choice, least
+from experiments.schema import Base, Fit, check_base, check_fit, choice, least, positive
 
 SCORES = ("l1", "l2", "geometric_median", "taylor", "norm_scale", "importance", "random")
 ALLOCATIONS = ("uniform", "global", "per_cost", "trim", "zeros")
@@ -21,6 +21,8 @@ class Sparsify(Fit):
     epochs: float = 0.0
     method: str = "group_lasso"
     strength: float = 1e-3  # weight of the penalty, relative to the mean loss
+    reweight: int = 0  # group lasso: steps between refreshes of the groups' weights (0: all groups weigh the same)
+    delta: float = 0.05  # group lasso, reweighted: share of the mean energy below which a group counts as gone
     groups: dict[str, float] = field(default_factory=dict)  # glob of a producing kernel -> factor on the strength
 
 
@@ -69,6 +71,8 @@ def check(config: ShrinkConfig) -> None:
     check_fit("config.sparsify", config.sparsify)
     choice("config.sparsify.method", config.sparsify.method, METHODS)
     least("config.sparsify.strength", config.sparsify.strength, 0)
+    least("config.sparsify.reweight", config.sparsify.reweight, 0)
+    positive("config.sparsify.delta", config.sparsify.delta)
     check_fit("config.retrain", config.retrain)
     for name in ("multiple", "score_images", "reestimate_images", "trim_rounds", "trim_images", "latency_batch"):
         least(f"config.{name}", getattr(config, name), 1)

@@ -274,4 +274,7 @@ def sparsifier(knife: Knife, params: Params, steps: int) -> optax.GradientTransf
     if settings.method == "slimming":
         return training.slimming(inner, settings.strength, step_size=rate)
     scale = {knife.produced(path): factor for path, factor in trees.assign(settings.groups, params).items()}
-    return training.group_lasso(inner, knife.groups, settings.strength, step_size=rate, scale=scale or None)
+    reweight = training.Reweight(settings.reweight, settings.delta) if settings.reweight else None
+    return training.group_lasso(
+        inner, knife.groups, settings.strength, step_size=rate, scale=scale or None, reweight=reweight
+    )
