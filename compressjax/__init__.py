@@ -7,6 +7,7 @@ The library is a house of rooms, each importable by itself::
     how training gets there training                    optax gradient transformations
     what ships              storage                     bytes, and an account of every one of them
     what it costs           cost                        counts from the jaxpr, modelled and measured platforms
+    who decides             search                      designs within a budget
     around them             trees, channels, data, zoo, interop
 
 Rooms are imported on first use, so that ``import compressjax`` costs nothing; only `zoo` and `interop` load Flax.
@@ -30,6 +31,7 @@ __all__ = [
     "projections",
     "quantizers",
     "scores",
+    "search",
     "storage",
     "training",
     "trees",

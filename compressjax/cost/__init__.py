@@ -2,7 +2,6 @@
 
 from compressjax.cost._bits import BitFusion, BitSerial
 from compressjax.cost._break_even import break_even
-from compressjax.cost._compare import FPGA, PHONE, Comparison, compare
 from compressjax.cost._count import Count, activations, count, macs, parameters, weight_bytes
 from compressjax.cost._fpga import FPGATile
 from compressjax.cost._host import Host
@@ -17,13 +16,10 @@ from compressjax.cost._trace import layers
 from compressjax.cost._widths import of_widths
 
 __all__ = [
-    "FPGA",
-    "PHONE",
     "SIMD",
     "BitFusion",
     "BitSerial",
     "BitTable",
-    "Comparison",
     "Count",
     "Energy",
     "FPGATile",
@@ -40,7 +36,6 @@ __all__ = [
     "activations",
     "as_gemm",
     "break_even",
-    "compare",
     "concatenate",
     "count",
     "layers",

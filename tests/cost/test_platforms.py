@@ -189,24 +189,3 @@ def test_pruned_weights_save_arithmetic_only_where_they_are_skipped():
         assert (saved == pytest.approx(memory)) == skips
         assert (platform.latency(pruned) < platform.latency(dense_net)) == skips
         assert saved < 0  # its weights still need less memory
-
-
-def test_comparison_labels_and_relates_the_rows():
-    class Stopwatch:
-        modelled, source = False, "measured"
-
-        def latency(self, layers):
-            return np.array([0.5])
-
-    net = dense(10, 100, 50)
-    comparison = cost.compare(
-        {"dense": net, "int8": net.replace(weight_bits=8, activation_bits=8)},
-        {"roofline": cost.Roofline(peak=1e6), "host": Stopwatch()},
-    )
-    first, second, third, _ = comparison.rows
-    assert (first.modelled, third.modelled) == (True, False)
-    assert first.seconds == pytest.approx(4 * second.seconds)
-    assert first.joules == pytest.approx(cost.Roofline(peak=1e6).energy(net).sum())
-    lines = str(comparison).splitlines()
-    assert lines[2].split()[:5] == ["roofline", "int8", "modelled", "12.500", "4.00"]
-    assert lines[3].split() == ["host", "dense", "measured", "500.000", "1.00", "-", "20", "-"]
