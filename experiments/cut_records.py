@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.records import Measure, Record, measure
-from experiments.text import percent, times
+from experiments.text import percent
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,6 @@ def to_markdown(records: Sequence[Record]) -> str:
 
 def _text(cell: Cell) -> str:
     return (
-        f"{percent(cell.before)} → {percent(cell.accuracy.mean)}; {times(cell.macs_ratio)} fewer MACs, "
-        f"{times(cell.speedup)} faster"
+        f"{percent(cell.before)} → {percent(cell.accuracy.mean)}; {cell.macs_ratio:.2f}× fewer MACs, "
+        f"{cell.speedup:.2f}× faster"
     )

@@ -17,7 +17,7 @@ from experiments.cutting import Knife
 from experiments.fitting import accuracy, scale
 from experiments.phases import DENSE
 from experiments.runner import Run
-from experiments.text import count, number, percent, times
+from experiments.text import count, number, percent
 from experiments.workdir import Workdir, read_metrics
 
 Record = Mapping[str, Any]
@@ -128,13 +128,13 @@ def headline(report: Record) -> str:
 COLUMNS: tuple[report.Column, ...] = (
     ("cut", lambda r: str(r["name"])),
     ("MACs", lambda r: count(r["macs"])),
-    ("fewer MACs", lambda r: times(r.get("macs_ratio", 1.0))),
+    ("fewer MACs", lambda r: f"{r.get('macs_ratio', 1.0):.2f}×"),
     ("parameters", lambda r: count(r["parameters"])),
     ("test", lambda r: percent(r["test_accuracy"])),
     ("validation", lambda r: percent(r["validation_accuracy"])),
     ("validation before retraining", lambda r: percent(r.get("before_accuracy"))),
     ("ms, batch", lambda r: number(r["milliseconds"])),
-    ("faster", lambda r: times(r.get("speedup", 1.0))),
+    ("faster", lambda r: f"{r.get('speedup', 1.0):.2f}×"),
     ("ms, one image", lambda r: number(r["milliseconds_single"])),
 )
 
@@ -156,7 +156,7 @@ def html(found: Record) -> str:
         f"<h1>{escape(title)}</h1>",
         f"<p>A network of {dense['parameters']:,} parameters and {dense['macs']:,} multiply-adds, cut in {len(cuts)} "
         f"ways. The most accurate, {escape(best['name'])}, classifies {percent(best['test_accuracy'])} of the test "
-        f"images with {times(best['macs_ratio'])} fewer multiply-adds; the dense network "
+        f"images with {best['macs_ratio']:.2f}× fewer multiply-adds; the dense network "
         f"{percent(dense['test_accuracy'])}.</p>",
         f'<p class="soft">{report.circumstances(found)}</p>',
         "<h2>Cuts</h2>",

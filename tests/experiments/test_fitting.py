@@ -8,7 +8,18 @@ import pytest
 
 from compressjax import zoo
 from compressjax.data import Sampler, Split
-from experiments.fitting import Carry, Trainer, accuracy, check_finite, logits_of, make_loss, scale, teach, translate
+from experiments.fitting import (
+    Carry,
+    Trainer,
+    accuracy,
+    check_finite,
+    logits_of,
+    make_loss,
+    make_step,
+    scale,
+    teach,
+    translate,
+)
 
 MODEL = zoo.build("lenet300", widths=(16, 8))
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 28, 28, 1)).astype(np.uint8)
@@ -80,3 +91,39 @@ def test_logits_do_not_depend_on_batching(monkeypatch):
     whole = logits_of(MODEL, params, IMAGES)
     monkeypatch.setattr("experiments.fitting.EVALUATION_BATCH", 20)
     np.testing.assert_allclose(logits_of(MODEL, params, IMAGES), whole, atol=1e-6)
+
+
+class Normalizing:
+    """A model with running statistics: logits are the images' mean pixel beside a bias."""
+
+    def apply_train(self, params, x):
+        mean = x.mean((1, 2, 3))
+        return mean[:, None] * params["scale"] + params["bias"], {"mean": mean.mean()[None]}
+
+
+def test_a_step_moves_running_statistics_towards_those_of_the_batch():
+    params = {"scale": jnp.ones((1, 10)), "bias": jnp.zeros((1, 10)), "mean": jnp.ones(1)}
+    step = make_step(Normalizing(), optax.sgd(0.0), shift=0)
+    carry = Carry(params, optax.sgd(0.0).init(params), jnp.full(3, -1, jnp.int32), jnp.zeros(()))
+    images = jnp.full((4, 2, 2, 1), 51, jnp.uint8)
+    after = step(carry, images, jnp.zeros(4, jnp.int32), jnp.arange(4), jax.random.key(0), jnp.zeros(0), 0)
+    assert after.params["mean"] == pytest.approx(0.9 * 1.0 + 0.1 * 0.2)
+
+
+def test_flips_mirror_about_half_of_the_images():
+    class Seen(Normalizing):
+        def apply_train(self, params, x):
+            # The left column is bright in an image as it is, and dark in a mirrored one.
+            return jnp.zeros((x.shape[0], 10)) * params["mean"][None], {"mean": x[:, :, 0].mean()[None]}
+
+    images = jnp.zeros((200, 2, 2, 1), jnp.uint8).at[:, :, 0].set(255)
+    params = {"mean": jnp.zeros(1)}
+    found = []
+    for flip in (False, True):
+        step = make_step(Seen(), optax.sgd(0.0), shift=0, flip=flip)
+        carry = Carry(params, optax.sgd(0.0).init(params), jnp.full(1, -1, jnp.int32), jnp.zeros(()))
+        labels, index = jnp.zeros(200, jnp.int32), jnp.arange(200)
+        after = step(carry, images, labels, index, jax.random.key(3), jnp.zeros(0), 0)
+        found.append(10 * float(after.params["mean"][0]))
+    assert found[0] == pytest.approx(1.0)
+    assert 0.35 < found[1] < 0.65
