@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from experiments.cuts import Cut, ShrinkConfig
 from experiments.schema import Admm, Config, Fit, Quantize, Stage
 
 LENET5 = ("conv1/kernel", "conv2/kernel", "fc1/kernel", "fc2/kernel")
@@ -90,3 +91,18 @@ def select(config: Config, profile: str) -> Config:
     for fit in fits:
         fit.epochs = 1
     return config
+
+
+def tiny_shrink(*cuts: Cut) -> ShrinkConfig:
+    """The tiny profile of shrink runs: LeNet-300-100 on the embedded digits, an epoch or two per phase."""
+    return ShrinkConfig(
+        model="lenet300",
+        batch_size=64,
+        pretrain=Fit(epochs=2, learning_rate=2e-3),
+        cuts=cuts,
+        retrain=Fit(epochs=1),
+        score_images=128,
+        trim_rounds=2,
+        trim_images=100,
+        latency_batch=8,
+    )

@@ -6,7 +6,7 @@
 Published: SSL (arXiv 1608.03665) 3-15-175 at +0.05 % error, SSR 2-8-77 at +0.18 %.
 """
 
-from configs.common import LENET5
+from configs.common import LENET5, tiny_shrink
 from experiments.cuts import Cut, ShrinkConfig, Sparsify
 from experiments.schema import Distill, Fit
 
@@ -14,9 +14,13 @@ LASSO_EPOCHS, RETRAIN_EPOCHS = 3.0, 30.0
 
 
 def get_config(profile: str = "full") -> ShrinkConfig:
-    """Profiles: full and control."""
+    """Profiles: full, control and tiny."""
+    if profile == "tiny":
+        config = tiny_shrink(Cut(score="importance", widths={"fc1/kernel": 40, "fc2/kernel": 20}))
+        config.sparsify = Sparsify(epochs=1, strength=0.03, reweight=5, groups={"fc1/kernel": 2.0})
+        return config
     if profile not in ("full", "control"):
-        raise ValueError(f"Unknown profile {profile!r}; choose full or control.")
+        raise ValueError(f"Unknown profile {profile!r}; choose full, control or tiny.")
     lasso = LASSO_EPOCHS if profile == "full" else 0.0
     return ShrinkConfig(
         dataset="mnist",

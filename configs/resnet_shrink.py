@@ -8,14 +8,17 @@ here; they only order the candidates of greedy trimming.  Retraining is short: t
 the usual 100 to 200 epochs.
 """
 
+from configs.common import tiny_shrink
 from experiments.cuts import Cut, ShrinkConfig
 from experiments.schema import Fit
 
 SCORES = ("l1", "geometric_median", "taylor", "norm_scale", "importance", "random")
 
 
-def get_config(profile: str = "resnet20") -> ShrinkConfig:
-    """Profiles: resnet20, resnet56, and tiny (LeNet-5 on digits, one epoch)."""
+def get_config(profile: str = "full") -> ShrinkConfig:
+    """Profiles: full (ResNet-20), resnet56, and tiny."""
+    if profile == "tiny":
+        return tiny_shrink(Cut(removed=0.5), Cut(score="taylor", allocation="global", removed=0.5))
     cuts = [Cut(score=score, removed=removed) for removed in (0.3, 0.5, 0.7) for score in SCORES]
     config = ShrinkConfig(
         dataset="cifar10",
@@ -34,24 +37,10 @@ def get_config(profile: str = "resnet20") -> ShrinkConfig:
         ),
         checkpoint_every=1,
     )
-    if profile == "resnet20":
+    if profile == "full":
         return config
-    if profile == "resnet56":
-        config.model = "resnet56"
-        config.retrain.epochs = 0.2
-        return config
-    if profile != "tiny":
-        raise ValueError(f"Unknown profile {profile!r}; choose resnet20, resnet56 or tiny.")
-    return ShrinkConfig(
-        dataset="digits",
-        model="lenet5",
-        batch_size=64,
-        pretrain=Fit(epochs=2, learning_rate=2e-3),
-        cuts=(Cut(removed=0.5), Cut(allocation="trim", cost="simd", removed=0.3)),
-        retrain=Fit(epochs=1, learning_rate=1e-3),
-        trim_rounds=2,
-        score_images=128,
-        reestimate_images=128,
-        trim_images=100,
-        latency_batch=8,
-    )
+    if profile != "resnet56":
+        raise ValueError(f"Unknown profile {profile!r}; choose full, resnet56 or tiny.")
+    config.model = "resnet56"
+    config.retrain.epochs = 0.2
+    return config

@@ -67,12 +67,19 @@ def check(config: ShrinkConfig) -> None:
     ...
     ValueError: config.cuts[0].score is 'luck'; choose one of l1, l2, geometric_median, taylor, norm_scale, ...
     """
+    if not isinstance(config, ShrinkConfig):
+        raise ValueError(f"The configuration is a {type(config).__name__}; experiments.shrink takes a ShrinkConfig.")
     check_base(config)
     check_fit("config.sparsify", config.sparsify)
     choice("config.sparsify.method", config.sparsify.method, METHODS)
     least("config.sparsify.strength", config.sparsify.strength, 0)
     least("config.sparsify.reweight", config.sparsify.reweight, 0)
     positive("config.sparsify.delta", config.sparsify.delta)
+    for rule, factor in config.sparsify.groups.items():
+        positive(f"config.sparsify.groups[{rule!r}]", factor)
+    slims = config.sparsify.epochs > 0 and config.sparsify.method == "slimming"
+    if slims and (config.sparsify.groups or config.sparsify.reweight):
+        raise ValueError("config.sparsify.groups and .reweight belong to group_lasso; slimming has neither.")
     check_fit("config.retrain", config.retrain)
     for name in ("multiple", "score_images", "reestimate_images", "trim_rounds", "trim_images", "latency_batch"):
         least(f"config.{name}", getattr(config, name), 1)
@@ -88,6 +95,12 @@ def check(config: ShrinkConfig) -> None:
         choice(f"{at}.cost", cut.cost, COSTS)
         if not 0 <= cut.removed < 1:
             raise ValueError(f"{at}.removed is {cut.removed}; it is a share from 0 up to, not including, 1.")
+        if cut.allocation == "trim" and not cut.widths and not cut.removed:
+            raise ValueError(f"{at}.removed is 0; there is nothing to trim.")
+        if cut.allocation == "zeros" and not cut.widths and slims:
+            raise ValueError(
+                f"{at}.allocation is 'zeros', but slimming zeros scales, not channels: rank them by score 'norm_scale'."
+            )
         for rule, width in cut.widths.items():
             least(f"{at}.widths[{rule!r}]", width, 1)
         if names[i] in names[:i]:

@@ -4,6 +4,7 @@ Everything here is a function of the dense parameters, the training images and o
 candidates of greedy trimming, and nothing else.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -86,15 +87,23 @@ class Knife:
         """Tries what the configuration names on the network's shapes, before anything is trained.
 
         Raises:
-          ValueError: If a rule matches nothing or the wrong thing, or a width exceeds its group.
+          ValueError: If a rule matches nothing or the wrong thing, a width exceeds its group, or a score or the
+            sparsifying method finds nothing to look at.
         """
         shapes, _ = self._shapes()
         for cut in self.config.cuts:
             self._wanted(shapes, cut)
+        if any(cut.score == "norm_scale" for cut in self.config.cuts):
+            for group in self.groups:
+                if not any(fnmatchcase(member.path, "*scale") for member in group.members):
+                    raise ValueError(
+                        f"norm_scale has no score for the channels of {group.members[0].path}: no normalization "
+                        "follows them. Choose another score, or name them in config.fixed."
+                    )
         for path in trees.assign(self.config.sparsify.groups, shapes):
             self.produced(path)
-        if not self.groups:
-            raise ValueError(f"{self.model.name} has no group of channels that may be cut.")
+        if self.config.sparsify.epochs:
+            jax.eval_shape(sparsifier(self, shapes, 1).init, shapes)
 
     def cut(self, params: Params, cut: Cut) -> tuple[Params, Model, dict[str, Any]]:
         """Removes channels.
@@ -116,10 +125,10 @@ class Knife:
 
     def choose(self, params: Params, cut: Cut) -> tuple[Keep, list[dict[str, Any]]]:
         """The keep set of a cut, and the rounds of greedy trimming if there were any."""
+        if cut.widths:  # instead of any allocation
+            return self._to_widths(params, cut), []
         if cut.allocation == "zeros":
             return self._nonzero(params), []
-        if cut.widths:
-            return self._to_widths(params, cut), []
         price = self.price(cut.cost)
         if cut.allocation == "trim":
             return self._trim(params, cut, price)
@@ -275,6 +284,12 @@ def sparsifier(knife: Knife, params: Params, steps: int) -> optax.GradientTransf
         return training.slimming(inner, settings.strength, step_size=rate)
     scale = {knife.produced(path): factor for path, factor in trees.assign(settings.groups, params).items()}
     reweight = training.Reweight(settings.reweight, settings.delta) if settings.reweight else None
+    # Running statistics are no weights: they neither count as energy nor shrink.
+    trained = trees.leaves(zoo.trainable(params))
+    groups = [
+        dataclasses.replace(group, members=tuple(member for member in group.members if trained[member.path]))
+        for group in knife.groups
+    ]
     return training.group_lasso(
-        inner, knife.groups, settings.strength, step_size=rate, scale=scale or None, reweight=reweight
+        inner, groups, settings.strength, step_size=rate, scale=scale or None, reweight=reweight
     )

@@ -78,6 +78,7 @@ class Run(Generic[C]):
             return self.model.init(jax.random.key(self.config.seed))
         if self.config.load == PRETRAINED:
             params = interop.pretrained(self.config.model)[1]
+            self._fits(params)
             self.save(DENSE, params)
             return params
         if not Path(self.config.load).is_file():
@@ -90,11 +91,20 @@ class Run(Generic[C]):
                     f"{self.config.load} was trained with {name} {theirs!r}, this run has {ours!r}: it may have seen "
                     "this run's validation images."
                 )
-        expected, found = phases.shapes(self.model), trees.shapes(artifact.params)
-        if expected != found:
-            raise ValueError(f"{self.config.load} holds {found}; {self.config.model} needs {expected}.")
+        self._fits(artifact.params)
         self.save(DENSE, artifact.params)
         return artifact.params
+
+    def _fits(self, params: Any) -> None:
+        """Raises `ValueError` unless loaded parameters are those of this run's network."""
+        expected, found = phases.shapes(self.model), trees.shapes(params)
+        for path in (*expected, *found):
+            ours, theirs = (f"shape {known[path]}" if path in known else "no such leaf" for known in (expected, found))
+            if ours != theirs:
+                raise ValueError(
+                    f"config.load is {self.config.load!r}, which does not fit {self.config.model} on "
+                    f"{self.config.dataset}: at {path} it has {theirs}, the network {ours}."
+                )
 
     def teacher(self, shift: int) -> Teacher | None:
         """The dense network's logits at every translation, tabulated once per radius."""
@@ -222,13 +232,21 @@ class Run(Generic[C]):
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """Meta data from which `rebuild` makes the model again: its name, its widths, and options that are not the usual.
+    """Meta data from which `rebuild` makes the model again: its name, its widths, and options that do not follow.
 
     >>> describe(zoo.build("lenet300", widths=(30, 10)))
     {'model': 'lenet300', 'widths': [30, 10]}
+    >>> describe(zoo.build("resnet20", widths=(2, 3, 6, 3), blocks=(1, 1), pads=(1, 3)))
+    {'model': 'resnet20', 'widths': [2, 3, 6, 3], 'blocks': [1, 1], 'pads': [1, 3]}
     """
-    usual = zoo.build(model.name).config
-    options = {name: value for name, value in model.config.items() if name not in FROM_DATA and value != usual[name]}
+    needed = model.config
+    for option in [name for name in needed if name not in FROM_DATA]:
+        rest = {name: value for name, value in needed.items() if name != option}
+        try:  # at these widths: what follows from the published ones need not follow from fewer channels
+            needed = rest if zoo.build(**rest) == model else needed
+        except ValueError:
+            continue
+    options = {name: value for name, value in needed.items() if name not in FROM_DATA}
     return {"model": model.name, "widths": list(model.widths), **options}
 
 

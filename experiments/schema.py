@@ -131,6 +131,8 @@ def check(config: Config) -> None:
     ...
     ValueError: config.solver is 'magic'; choose one of admm, gradual_magnitude.
     """
+    if not isinstance(config, Config):
+        raise ValueError(f"The configuration is a {type(config).__name__}; experiments.compress takes a Config.")
     check_base(config)
     choice("config.solver", config.solver, SOLVERS)
     if config.control and config.solver == "gradual_magnitude":

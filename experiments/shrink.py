@@ -1,6 +1,6 @@
 """Cuts channels out of a trained network, retrains the smaller networks shortly, and reports what they really cost.
 
-    python -m experiments.shrink --config=configs/resnet20_shrink.py --workdir=runs/resnet20_shrink
+    python -m experiments.shrink --config=configs/resnet_shrink.py --workdir=runs/resnet20_shrink
 
 Phases: a dense network (trained, loaded, or the pretrained one that comes with the data) -> optionally training that
 drives whole channels to zero -> for every cut: score, choose, remove, re-estimate batch normalization, retrain, write a

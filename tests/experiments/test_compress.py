@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compressjax import data, storage, trees, zoo
-from experiments import compress, phases, schema
+from experiments import compress, cuts, cutting, phases, schema
 from experiments.fitting import accuracy
 from experiments.schema import Admm, Distill, Fit, Quantize
 from experiments.workdir import Workdir, read_metrics
@@ -190,8 +190,12 @@ def test_every_config_is_valid_in_every_profile(path):
     module = importlib.import_module(f"configs.{path.stem}")
     for profile in ("full", "tiny"):
         config = module.get_config(profile)
-        schema.check(config)
-        phases.preflight(config, zoo.build(config.model))
+        if isinstance(config, cuts.ShrinkConfig):
+            cuts.check(config)
+            cutting.Knife(config, zoo.build(config.model), None).check()
+        else:
+            schema.check(config)
+            phases.preflight(config, zoo.build(config.model))
     with pytest.raises(ValueError, match="profile"):
         module.get_config("huge")
 

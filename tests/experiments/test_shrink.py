@@ -1,5 +1,6 @@
 """The shrink program end to end on the embedded digits: files, numbers that fit together, and refusals."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,14 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from compressjax import cost, data, storage, zoo
-from experiments import cuts, report, shrink
+from compressjax import cost, data, storage, trees, zoo
+from experiments import cuts, report, schema, shrink
 from experiments.cuts import Cut, ShrinkConfig, Sparsify
-from experiments.cutting import Knife
+from experiments.cutting import Knife, sparsifier
 from experiments.fitting import accuracy
-from experiments.runner import rebuild
+from experiments.runner import describe, rebuild
 from experiments.schema import Fit
-from experiments.workdir import read_metrics
+from experiments.workdir import Workdir, read_metrics
 
 
 def config(**changes) -> ShrinkConfig:
@@ -103,6 +104,15 @@ def test_lasso_zeros_what_is_then_cut(tmp_path):
         ({"cuts": (Cut(removed=1.0),)}, "removed is 1.0"),
         ({"cuts": (Cut(cost="moon"),)}, "cost is 'moon'"),
         ({"cuts": (Cut(), Cut())}, "same as an earlier cut"),
+        ({"cuts": (Cut(allocation="trim", removed=0.0),)}, "nothing to trim"),
+        ({"cuts": (Cut(score="norm_scale"),)}, "no normalization"),
+        ({"sparsify": Sparsify(epochs=1.0, method="slimming")}, "matches no leaf"),
+        ({"sparsify": Sparsify(epochs=1.0, method="slimming", reweight=5)}, "slimming has neither"),
+        (
+            {"sparsify": Sparsify(epochs=1.0, method="slimming"), "cuts": (Cut(allocation="zeros"),)},
+            "slimming zeros scales",
+        ),
+        ({"sparsify": Sparsify(epochs=1.0, groups={"fc1/kernel": -2.0})}, "must be positive"),
         ({"cuts": (Cut(widths={"fc1/kernel": 301}),)}, "has 300"),
         ({"cuts": (Cut(widths={"fc3/kernel": 5}),)}, "axis of the result"),
         ({"cuts": (Cut(widths={"fc9/kernel": 5}),)}, "fc9/kernel"),
@@ -116,6 +126,75 @@ def test_bad_input_is_refused_before_training(tmp_path: Path, changes, match):
     with pytest.raises(ValueError, match=match):
         shrink.run(config(**changes), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_configuration_of_the_other_program_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"experiments\.shrink takes a ShrinkConfig"):
+        shrink.run(schema.Config(), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"experiments\.compress takes a Config"):
+        schema.check(config())
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    narrow = zoo.build("lenet300", widths=(30, 100), input_shape=(8, 8, 1))
+    (tmp_path / "narrow.cjx").write_bytes(storage.encode(narrow.init(jax.random.key(0)), describe(narrow)))
+    with pytest.raises(ValueError, match=r"at fc1/bias it has shape \(30,\), the network shape \(300,\)"):
+        shrink.run(config(load=str(tmp_path / "narrow.cjx")), tmp_path / "run")
+
+
+def test_given_widths_stand_instead_of_any_allocation():
+    digits = data.load("digits")
+    model = zoo.build("lenet300", input_shape=digits.train.images.shape[1:])
+    knife = Knife(config(), model, digits)
+    cut = Cut(allocation="zeros", widths={"fc1/kernel": 40})
+    keep, _ = knife.choose(model.init(jax.random.key(0)), cut)
+    assert [int(vector.sum()) for vector in keep.values()] == [40]
+
+
+def test_the_lasso_leaves_running_statistics_alone():
+    digits = data.load("digits")
+    model = zoo.build("resnet20", widths=(4, 3, 6, 5), blocks=(1, 1), input_shape=digits.train.images.shape[1:])
+    params = model.init(jax.random.key(0))
+    optimizer = sparsifier(Knife(config(sparsify=Sparsify(epochs=1.0, strength=1.0)), model, digits), params, 10)
+    still = jax.tree.map(np.zeros_like, params)
+    updates, _ = jax.jit(optimizer.update)(still, optimizer.init(params), params)
+    moved = {path.rsplit("/", 1)[1] for path, leaf in trees.leaves(updates).items() if np.any(leaf)}
+    assert moved == {"kernel", "scale"}
+
+
+class Stopped(Exception):
+    """The run was killed."""
+
+
+def test_a_stopped_run_ends_as_one_that_was_not(finished, tmp_path, monkeypatch):
+    """Before a cut has its first checkpoint, and after: its record with the notes is there once either way."""
+    complete, report_ = finished
+    writes = {"record": Workdir.record, "save": Workdir.save}
+    for stop in (5, 8):
+        calls = iter(range(stop))
+
+        def counted(self, *args, calls=calls, name="record"):
+            if next(calls, None) is None:
+                raise Stopped
+            return writes[name](self, *args)
+
+        monkeypatch.setattr(Workdir, "record", counted)
+        monkeypatch.setattr(Workdir, "save", functools.partialmethod(counted, name="save"))
+        with pytest.raises(Stopped):
+            shrink.run(config(), tmp_path, progress=False)
+    monkeypatch.undo()
+    again = shrink.run(config(), tmp_path, progress=False)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (complete / "metrics.jsonl").read_bytes()
+    for cut in report_["cuts"]:
+        assert (tmp_path / cut["file"]).read_bytes() == (complete / cut["file"]).read_bytes()
+    assert [cut["rounds"] for cut in again["cuts"]] == [cut["rounds"] for cut in report_["cuts"]]
+
+
+def test_files_rebuild_networks_whose_options_do_not_follow_their_widths():
+    vit = zoo.build("vit", layers=1, widths=(8, 2, 4, 4, 6), divisor=16)  # cut from 16 channels
+    for model in (vit, zoo.build("resnet20", widths=(4, 3, 6, 5), blocks=(1, 1), pads=(2, 0), input_shape=(8, 8, 1))):
+        meta = storage.decode(storage.encode({"w": np.ones(1, np.float32)}, describe(model))).meta
+        assert rebuild(meta, classes=model.classes, input_shape=model.input_shape) == model
 
 
 def test_fixed_leaves_keep_their_channels():
