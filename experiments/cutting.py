@@ -20,7 +20,7 @@ from compressjax import channels, cost, scores, search, training, trees, zoo
 from compressjax.data import Dataset
 from compressjax.projections import producers
 from compressjax.zoo import Model
-from experiments.cuts import Cut, ShrinkConfig
+from experiments.cuts import Cut, ShrinkConfig, cut_name
 from experiments.fitting import make_loss, scale
 from experiments.phases import learning_rate, optimizer
 from experiments.platforms import latency_of
@@ -87,12 +87,14 @@ class Knife:
         """Tries what the configuration names on the network's shapes, before anything is trained.
 
         Raises:
-          ValueError: If a rule matches nothing or the wrong thing, a width exceeds its group, or a score or the
-            sparsifying method finds nothing to look at.
+          ValueError: If a rule matches nothing or the wrong thing, a width exceeds its group, more is asked for
+            than the floors let go, or a score or the sparsifying method finds nothing to look at.
         """
         shapes, _ = self._shapes()
         for cut in self.config.cuts:
             self._wanted(shapes, cut)
+            if not cut.widths and cut.allocation != "zeros" and cut.cost != "host":  # the host would have to be timed
+                self._check_reach(cut)
         if any(cut.score == "norm_scale" for cut in self.config.cuts):
             for group in self.groups:
                 if not any(fnmatchcase(member.path, "*scale") for member in group.members):
@@ -104,6 +106,20 @@ class Knife:
             self.produced(path)
         if self.config.sparsify.epochs:
             jax.eval_shape(sparsifier(self, shapes, 1).init, shapes)
+
+    def _check_reach(self, cut: Cut) -> None:
+        """Raises `ValueError` if a cut asks for more than goes with every group at its floor."""
+        # Trimming may stop at a floor that is no multiple.
+        multiple = 1 if cut.allocation == "trim" else self.config.multiple
+        equal = {group.name: np.ones(group.size) for group in self.groups}
+        least = channels.allocate(self.groups, equal, 0.0, multiple=multiple, floor=self.config.floor)
+        price = self.price(cut.cost)
+        left = float(price({name: int(kept.sum()) for name, kept in least.items()})) / float(price({}))
+        if left > (1 - cut.removed) * (1 + 1e-6):
+            raise ValueError(
+                f"{cut_name(cut)}: with every group at config.floor {self.config.floor:g} of its channels, "
+                f"{1 - left:.1%} of the cost goes, not {cut.removed:.1%}: lower the floor or remove less."
+            )
 
     def cut(self, params: Params, cut: Cut) -> tuple[Params, Model, dict[str, Any]]:
         """Removes channels.

@@ -105,6 +105,8 @@ def test_lasso_zeros_what_is_then_cut(tmp_path):
         ({"cuts": (Cut(cost="moon"),)}, "cost is 'moon'"),
         ({"cuts": (Cut(), Cut())}, "same as an earlier cut"),
         ({"cuts": (Cut(allocation="trim", removed=0.0),)}, "nothing to trim"),
+        ({"cuts": (Cut(removed=0.99),)}, "goes, not 99.0%"),
+        ({"cuts": (Cut(allocation="trim", cost="simd", removed=0.95),)}, "goes, not 95.0%"),
         ({"cuts": (Cut(score="norm_scale"),)}, "no normalization"),
         ({"sparsify": Sparsify(epochs=1.0, method="slimming")}, "matches no leaf"),
         ({"sparsify": Sparsify(epochs=1.0, method="slimming", reweight=5)}, "slimming has neither"),
