@@ -4,7 +4,7 @@ A record is the ``report.json`` of `experiments.shrink` under the name ``results
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,20 +29,26 @@ class Cell:
     speedup: float
 
 
-def cells(records: Sequence[Record]) -> dict[str, dict[str, dict[float, Cell]]]:
-    """Config -> way to cut -> share removed -> cell."""
-    found: dict[str, dict[str, dict[float, list[Any]]]] = {}
+def cells(records: Sequence[Record]) -> dict[str, dict[str, dict[float | None, Cell]]]:
+    """Config -> way to cut -> share removed, None where the cut was not chosen by one -> cell."""
+    found: dict[str, dict[str, dict[float | None, list[Any]]]] = {}
     for record in records:
         for cut in record.report["cuts"]:
             family = found.setdefault(record.config, {}).setdefault(way(cut), {})
-            family.setdefault(float(cut["removed"]), []).append(cut)
+            share = float(cut["removed"]) if _by_share(cut) else None
+            family.setdefault(share, []).append(cut)
     return {
         config: {name: {share: _cell(cuts) for share, cuts in row.items()} for name, row in rows.items()}
         for config, rows in found.items()
     }
 
 
-def way(cut: dict[str, Any]) -> str:
+def _by_share(cut: Mapping[str, Any]) -> bool:
+    """Whether a share of the cost was asked for, and not widths or whatever training left."""
+    return "-".join((cut["score"], cut["allocation"], cut["cost"])) in cut["name"]
+
+
+def way(cut: Mapping[str, Any]) -> str:
     """How a cut was chosen, without how much.
 
     >>> way({"score": "l1", "allocation": "uniform", "cost": "macs", "name": "l1-uniform-macs-30"})
@@ -52,8 +58,8 @@ def way(cut: dict[str, Any]) -> str:
     """
     if cut["name"] == "zeros":
         return "zeroed by training"
-    if "-".join((cut["score"], cut["allocation"], cut["cost"])) not in cut["name"]:
-        return f"{cut['name'].split('-', 1)[1]} units, {cut['score']}"
+    if not _by_share(cut):
+        return f"{cut['name'].split('-', 1)[1]} units, {cut['score'].replace('_', ' ')}"
     cost = "" if cut["cost"] == "macs" else f" ({cut['cost']})"
     return f"{cut['score'].replace('_', ' ')}, {cut['allocation'].replace('_', ' ')}{cost}"
 
@@ -74,8 +80,8 @@ def to_markdown(records: Sequence[Record]) -> str:
         runs = [record for record in records if record.config == config]
         dense = measure(run.report["dense"]["test_accuracy"] for run in runs)
         macs = statistics.fmean(run.report["dense"]["macs"] for run in runs)
-        shares = sorted({share for row in rows.values() for share in row})
-        head = ["cut", *(f"{100 * share:g} % of the cost removed" for share in shares)]
+        shares = sorted({share for row in rows.values() for share in row}, key=lambda share: (share is None, share))
+        head = ["cut", *("as named" if s is None else f"{100 * s:.3g} % of the cost removed" for s in shares)]
         lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * len(shares)]
         for name, row in rows.items():
             cells_ = [_text(row[share]) if share in row else "" for share in shares]
@@ -90,6 +96,6 @@ def to_markdown(records: Sequence[Record]) -> str:
 
 def _text(cell: Cell) -> str:
     return (
-        f"{percent(cell.before)} → {percent(cell.accuracy.mean)}; {cell.macs_ratio:.2f}× fewer MACs, "
+        f"{percent(cell.before)} → {cell.accuracy.percent}; {cell.macs_ratio:.2f}× fewer MACs, "
         f"{cell.speedup:.2f}× faster"
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.text import percent
+
 CONTROL, ABLATION = "_control", "_norescale"
 NAME = re.compile(r"(?P<config>.+)-seed(?P<seed>\d+)\.json")
 
@@ -35,6 +37,15 @@ class Measure:
     mean: float
     std: float | None
     n: int
+
+    @property
+    def percent(self) -> str:
+        """As a text, with the deviation if there is one.
+
+        >>> measure([0.991]).percent, measure([0.991, 0.993]).percent
+        ('99.10 %', '99.20 ± 0.14 %')
+        """
+        return percent(self.mean) if self.std is None else f"{100 * self.mean:.2f} ± {100 * self.std:.2f} %"
 
 
 def _higher(a: Measure | None, b: Measure) -> bool:

@@ -28,7 +28,7 @@ from experiments.records import (
     load,
     stage_rows,
 )
-from experiments.text import percent, times
+from experiments.text import times
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -65,8 +65,14 @@ def section(records: Sequence[Record]) -> str:
     if cut:
         parts.append(
             "Channels are removed, not masked: validation accuracy right after the cut → test accuracy after the short "
-            "retraining that the configuration states; MACs per image, measured time for a batch."
+            "retraining that the configuration states, mean ± sample standard deviation over seeds; MACs per image, "
+            "measured time for a batch."
         )
+        if any(record.report.get("config", {}).get("load") == "pretrained" for record in cut):
+            parts[-1] += (
+                " Pretrained networks were trained on the validation images as well: the accuracy before retraining is "
+                "no unseen one there."
+            )
     if pruned:
         parts.append(_LEGEND)
     return "\n\n".join(parts)
@@ -102,9 +108,7 @@ def insert(readme: str, text: str) -> str:
 
 
 def _percent(value: Measure | None) -> str:
-    if value is None:
-        return ""
-    return percent(value.mean) if value.std is None else f"{100 * value.mean:.2f} ± {100 * value.std:.2f} %"
+    return "" if value is None else value.percent
 
 
 def _control(row: StageRow | FileRow) -> str:

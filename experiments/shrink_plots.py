@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from experiments.cut_records import way
 from experiments.style import CYCLE, Record, new_figure, styled
 
 MARKERS = "osD^vPX*"
@@ -61,10 +62,5 @@ def _families(cuts: Sequence[Record]) -> Mapping[str, list[Any]]:
     """Cuts that differ only in how much goes."""
     out: dict[str, list[Any]] = {}
     for cut in cuts:
-        if cut["allocation"] == "zeros":
-            name = "zeroed by training"
-        else:
-            cost = "" if cut["cost"] == "macs" else f", {cut['cost']}"
-            name = f"{cut['score'].replace('_', ' ')}, {cut['allocation']}{cost}"
-        out.setdefault(name, []).append(cut)
+        out.setdefault(way(cut), []).append(cut)
     return out
