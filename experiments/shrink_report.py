@@ -166,8 +166,8 @@ def html(found: Record) -> str:
         f"<h1>{escape(title)}</h1>",
         f"<p>A network of {dense['parameters']:,} parameters and {dense['macs']:,} multiply-adds, cut in {len(cuts)} "
         f"ways. The most accurate on validation images, {escape(best['name'])}, classifies "
-        f"{percent(best['test_accuracy'])} of the test images with {best['macs_ratio']:.2f}× fewer multiply-adds; the dense network "
-        f"{percent(dense['test_accuracy'])}.</p>",
+        f"{percent(best['test_accuracy'])} of the test images with {best['macs_ratio']:.2f}× fewer multiply-adds; "
+        f"the dense network {percent(dense['test_accuracy'])}.</p>",
         f'<p class="soft">{report.circumstances(found)}</p>',
         "<h2>Cuts</h2>",
         report.table(COLUMNS, rows, ("cut",)),
