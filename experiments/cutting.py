@@ -18,7 +18,7 @@ import optax
 
 from compressjax import channels, cost, scores, search, training, trees, zoo
 from compressjax.data import Dataset
-from compressjax.projections import producers
+from compressjax.projections import producers, readers
 from compressjax.zoo import Model
 from experiments.cuts import Cut, ShrinkConfig, cut_name
 from experiments.fitting import make_loss, scale
@@ -95,6 +95,9 @@ class Knife:
             self._wanted(shapes, cut)
             if not cut.widths and cut.allocation != "zeros" and cut.cost != "host":  # the host would have to be timed
                 self._check_reach(cut)
+        producers(self.groups, shapes)  # every cut scores
+        if any(cut.score == "importance" for cut in self.config.cuts):
+            readers(self.groups, shapes)
         if any(cut.score == "norm_scale" for cut in self.config.cuts):
             for group in self.groups:
                 if not any(fnmatchcase(member.path, "*scale") for member in group.members):

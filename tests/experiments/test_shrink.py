@@ -144,6 +144,12 @@ def test_weights_of_another_shape_are_refused(tmp_path):
         shrink.run(config(load=str(tmp_path / "narrow.cjx")), tmp_path / "run")
 
 
+def test_groups_without_a_producing_kernel_are_refused_before_training():
+    model = zoo.build("vit", layers=1, widths=(8, 2, 4, 4, 6), input_shape=(8, 8, 1))  # heads are an inner axis
+    with pytest.raises(ValueError, match="No kernel produces"):
+        Knife(config(model="vit", cuts=(Cut(),)), model, data.load("digits")).check()
+
+
 def test_given_widths_stand_instead_of_any_allocation():
     digits = data.load("digits")
     model = zoo.build("lenet300", input_shape=digits.train.images.shape[1:])
