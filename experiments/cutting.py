@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,12 +39,14 @@ class Knife:
       config: The run's configuration.
       model: The dense network.
       data: The data set; its test split is never read here.
+      cache: Folder for measurements of this machine.
       net: Its channel groups, traced at the batch at which latency counts.
     """
 
     config: ShrinkConfig
     model: Model
     data: Dataset
+    cache: Path | None = None
 
     @functools.cached_property
     def net(self) -> channels.Net:
@@ -81,7 +84,7 @@ class Knife:
         layers = self.layers
         if name == "macs":
             return lambda widths: jnp.sum(jnp.asarray(cost.macs(layers(widths)))) / self.config.latency_batch
-        return latency_of(name, layers)
+        return latency_of(name, layers, self.cache)
 
     def check(self) -> None:
         """Tries what the configuration names on the network's shapes, before anything is trained.

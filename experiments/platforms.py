@@ -5,6 +5,7 @@ a mid-size FPGA.  What they give is labelled modelled everywhere.  `MODELLED` an
 `DEVICES` and `host` add energy and know which blocks of pruned weights suit them.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -28,18 +29,21 @@ MODELLED: Mapping[str, cost.Modelled] = MappingProxyType(
 BITS = {"roofline": 32, "simd": 32, "systolic": 8, "fpga": 16}  # operand widths at which widths are chosen
 
 
-def latency_of(name: str, layers: Callable[[Mapping[str, Any]], cost.Layers]) -> Callable[[Mapping[str, Any]], Any]:
+def latency_of(
+    name: str, layers: Callable[[Mapping[str, Any]], cost.Layers], cache: str | os.PathLike[str] | None = None
+) -> Callable[[Mapping[str, Any]], Any]:
     """Widths (group -> count) -> seconds of one call on a platform, as a JAX function.
 
     Args:
       name: ``"host"`` or one of `MODELLED`.
       layers: From `compressjax.cost.of_widths`, traced with the batch that is timed.
+      cache: Folder that keeps what was measured on the host, so that a resumed run sees the same platform.
 
     Raises:
       ValueError: If the platform is unknown.
     """
     if name == "host":
-        table = cost.tabulate(layers({}), cost.Host(repeats=10, cache=".host_cache"), points=4)
+        table = cost.tabulate(layers({}), cost.Host(repeats=10, fastest=True, cache=cache), points=4, multiple=4)
         return lambda widths: jnp.sum(jnp.asarray(table.latency(layers(widths))))
     if name not in MODELLED:
         raise ValueError(f"There is no platform {name!r}; choose host or one of {', '.join(MODELLED)}.")

@@ -51,6 +51,11 @@ class Run(Generic[C]):
         self.model = zoo.build(config.model, classes=self.data.classes, input_shape=shape)
         self._teachers: dict[int, Teacher] = {}
         self.phases = plan(self)
+        if config.distill.weight and any(phase.distill and phase.fit.flip for phase in self.phases):
+            raise ValueError(
+                "config.distill.weight and a phase with flip=True: the teacher's logits are tabulated for images that "
+                "are not mirrored. Turn one of them off."
+            )
 
     def network(self, params: Any) -> Model:
         """The zoo module whose widths these parameters have."""

@@ -59,7 +59,7 @@ def plan(run: "Run[ShrinkConfig]") -> "list[Phase]":
     from experiments.cutting import Knife, sparsifier
     from experiments.phases import DENSE, Phase, optimizer
 
-    config, knife = run.config, Knife(run.config, run.model, run.data)
+    config, knife = run.config, Knife(run.config, run.model, run.data, run.workdir.path)
     knife.check()
     phases = []
     if not config.load:

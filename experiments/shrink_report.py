@@ -27,7 +27,7 @@ def summarize(run: Run[ShrinkConfig]) -> dict[str, Any]:
     """Builds ``report.json`` (format: docs/shrink.md).  The test split is read here, once."""
     config, metrics = run.config, read_metrics(run.workdir.path)
     restored = run.workdir.restore()
-    knife = Knife(config, run.model, run.data)
+    knife = Knife(config, run.model, run.data, run.workdir.path)
     networks = {"dense": run.load_network(DENSE)}
     networks |= {cut_name(cut): run.load_network(f"{cut_name(cut)}.cjx") for cut in config.cuts}
     timings = _timings(networks, run.data.validation.images[:1], config.latency_batch)

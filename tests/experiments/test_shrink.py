@@ -14,7 +14,7 @@ from experiments.cuts import Cut, ShrinkConfig, Sparsify
 from experiments.cutting import Knife, sparsifier
 from experiments.fitting import accuracy
 from experiments.runner import describe, rebuild
-from experiments.schema import Fit
+from experiments.schema import Distill, Fit
 from experiments.workdir import Workdir, read_metrics
 
 
@@ -121,6 +121,7 @@ def test_lasso_zeros_what_is_then_cut(tmp_path):
         ({"fixed": ("conv*",)}, "matches no leaf"),
         ({"fixed": ("*",)}, "no group"),
         ({"floor": 1.5}, "config.floor"),
+        ({"distill": Distill(weight=0.5), "retrain": Fit(flip=True)}, "not mirrored"),
         ({"sparsify": Sparsify(groups={"fc3/kernel": 2.0})}, "fc3/kernel"),
     ],
 )
