@@ -6,7 +6,7 @@ compares scores, amounts and platforms.
 
 from dataclasses import dataclass, field
 
-from experiments.schema import Base, Fit, check_base, check_fit, choice, least, positive
+from experiments.schema import Base, Fit, check_base, check_fit, check_kind, choice, least, positive
 
 SCORES = ("l1", "l2", "geometric_median", "taylor", "norm_scale", "importance", "random")
 ALLOCATIONS = ("uniform", "global", "per_cost", "trim", "zeros")
@@ -67,8 +67,7 @@ def check(config: ShrinkConfig) -> None:
     ...
     ValueError: config.cuts[0].score is 'luck'; choose one of l1, l2, geometric_median, taylor, norm_scale, ...
     """
-    if not isinstance(config, ShrinkConfig):
-        raise ValueError(f"The configuration is a {type(config).__name__}; experiments.shrink takes a ShrinkConfig.")
+    check_kind(config, ShrinkConfig, "experiments.shrink")
     check_base(config)
     check_fit("config.sparsify", config.sparsify)
     choice("config.sparsify.method", config.sparsify.method, METHODS)

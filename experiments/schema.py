@@ -131,8 +131,7 @@ def check(config: Config) -> None:
     ...
     ValueError: config.solver is 'magic'; choose one of admm, gradual_magnitude.
     """
-    if not isinstance(config, Config):
-        raise ValueError(f"The configuration is a {type(config).__name__}; experiments.compress takes a Config.")
+    check_kind(config, Config, "experiments.compress")
     check_base(config)
     choice("config.solver", config.solver, SOLVERS)
     if config.control and config.solver == "gradual_magnitude":
@@ -168,6 +167,13 @@ def check(config: Config) -> None:
         check_admm(f"{at}.admm", quantize.admm)
         check_fit(f"{at}.freeze", quantize.freeze)
         check_fit(f"{at}.tune", quantize.tune)
+
+
+def check_kind(config: Any, kind: type, program: str) -> None:
+    """Refuses the configuration of another program."""
+    if not isinstance(config, kind):
+        getattr(config, "dataset", None)  # what stands for a file that could not be read says why
+        raise ValueError(f"The configuration is a {type(config).__name__}; {program} takes a {kind.__name__}.")
 
 
 def check_base(config: Base) -> None:

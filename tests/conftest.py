@@ -36,3 +36,10 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("compressjax")
+
+LONGEST = ("tests/invariants/test_resume", "tests/experiments/")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """The longest tests first, so that no worker is left with them when the others have finished."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
