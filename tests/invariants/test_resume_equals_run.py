@@ -27,7 +27,16 @@ class Stopped(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize(("method", "call"), [("save", 1), ("save", 3), ("record", 2), ("record", 9), ("write", 2)])
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        pytest.param("save", 1, marks=pytest.mark.slow),
+        ("save", 3),
+        ("record", 2),
+        pytest.param("record", 9, marks=pytest.mark.slow),
+        ("write", 2),
+    ],
+)
 def test_stop_anywhere_and_resume(method, call, uninterrupted, tmp_path, monkeypatch):
     calls = 0
     original = getattr(Workdir, method)
@@ -98,7 +107,7 @@ compress.run(tiny.config(), sys.argv[1], progress=False)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("call", [5, 12])
+@pytest.mark.parametrize("call", [5, pytest.param(12, marks=pytest.mark.slow)])
 def test_kill_9_and_resume(call, uninterrupted, tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(call)], cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
