@@ -36,6 +36,7 @@ class Cut:
     allocation: str = "uniform"
     removed: float = 0.5  # share of the cost that goes
     cost: str = "macs"  # or a platform: the share is of its latency then
+    multiple: int = 0  # widths are multiples of this where a group is large enough (0: config.multiple)
     widths: dict[str, int] = field(default_factory=dict)  # glob of a producing kernel -> channels left, instead
 
 
@@ -92,6 +93,7 @@ def check(config: ShrinkConfig) -> None:
         choice(f"{at}.score", cut.score, SCORES)
         choice(f"{at}.allocation", cut.allocation, ALLOCATIONS)
         choice(f"{at}.cost", cut.cost, COSTS)
+        least(f"{at}.multiple", cut.multiple, 0)
         if not 0 <= cut.removed < 1:
             raise ValueError(f"{at}.removed is {cut.removed}; it is a share from 0 up to, not including, 1.")
         if cut.allocation == "trim" and not cut.widths and not cut.removed:
@@ -116,4 +118,5 @@ def cut_name(cut: Cut) -> str:
         return f"{cut.score}-{'-'.join(str(width) for width in cut.widths.values())}"
     if cut.allocation == "zeros":
         return "zeros"
-    return f"{cut.score}-{cut.allocation}-{cut.cost}-{100 * cut.removed:.3g}"
+    rounded = f"-x{cut.multiple}" if cut.multiple else ""
+    return f"{cut.score}-{cut.allocation}-{cut.cost}-{100 * cut.removed:.3g}{rounded}"

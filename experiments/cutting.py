@@ -113,10 +113,13 @@ class Knife:
         if self.config.sparsify.epochs:
             jax.eval_shape(sparsifier(self, shapes, 1).init, shapes)
 
+    def _multiple(self, cut: Cut) -> int:
+        return cut.multiple or self.config.multiple
+
     def _check_reach(self, cut: Cut) -> None:
         """Raises `ValueError` if a cut asks for more than goes with every group at its floor."""
         # Trimming may stop at a floor that is no multiple.
-        multiple = 1 if cut.allocation == "trim" else self.config.multiple
+        multiple = 1 if cut.allocation == "trim" else self._multiple(cut)
         equal = {group.name: np.ones(group.size) for group in self.groups}
         least = channels.allocate(self.groups, equal, 0.0, multiple=multiple, floor=self.config.floor)
         price = self.price(cut.cost)
@@ -166,7 +169,7 @@ class Knife:
                 share,
                 ranking="group" if cut.allocation == "uniform" else "global",
                 normalize=cut.allocation == "global",
-                multiple=self.config.multiple,
+                multiple=self._multiple(cut),
                 floor=self.config.floor,
             )
 
@@ -288,7 +291,7 @@ class Knife:
             speedup=1 / (1 - cut.removed),
             rounds=self.config.trim_rounds,
             floor=self.config.floor,
-            multiple=self.config.multiple,
+            multiple=self._multiple(cut),
         ):
             keep = step.keep
             chosen = step.chosen

@@ -43,7 +43,7 @@ def latency_of(
       ValueError: If the platform is unknown.
     """
     if name == "host":
-        table = cost.tabulate(layers({}), cost.Host(repeats=10, fastest=True, cache=cache), points=4, multiple=4)
+        table = cost.tabulate(layers({}), cost.Host(repeats=5, fastest=True, cache=cache), points=8, multiple=8)
         return lambda widths: jnp.sum(jnp.asarray(table.latency(layers(widths))))
     if name not in MODELLED:
         raise ValueError(f"There is no platform {name!r}; choose host or one of {', '.join(MODELLED)}.")

@@ -2,6 +2,7 @@
 
 from compressjax.channels._allocate import allocate
 from compressjax.channels._chain import cut, importance, mask_units, remove_dead, take
+from compressjax.channels._dead import dead
 from compressjax.channels._equalize import equalize, rescale
 from compressjax.channels._groups import Group, Member, Shrunk
 from compressjax.channels._net import Net
@@ -18,6 +19,7 @@ __all__ = [
     "Term",
     "allocate",
     "cut",
+    "dead",
     "equalize",
     "importance",
     "mask_units",

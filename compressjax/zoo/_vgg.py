@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from compressjax.zoo._architecture import Architecture, Options, Width, standardized
 from compressjax.zoo._layers import Images, average, convolution, standardize
 from compressjax.zoo._lenet import max_pool
-from compressjax.zoo._norm import BatchNorm
+from compressjax.zoo._norm import STATISTICS, BatchNorm
 
 _WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 _POOLED = (2, 4, 7, 10, 13)  # convolutions that a pooling follows
@@ -48,7 +48,7 @@ class VGG16(nn.Module):
     def __call__(self, x: Images) -> Float[Array, "n classes"]:
         h = standardize(x, self.mean, self.std)
         for number, width in enumerate(self.widths, 1):
-            h = convolution(width, 3, name=f"conv{number}")(h)
+            h = convolution(width, 3, name=f"conv{number}", training=self.is_mutable_collection(STATISTICS))(h)
             h = jax.nn.relu(BatchNorm(name=f"norm{number}")(h))
             if number in _POOLED:
                 h = max_pool(h)

@@ -1,0 +1,48 @@
+"""VGG-16 on CIFAR-10: half of the channels, and widths chosen by MACs or by this machine's measured latency.
+
+    --config=configs/vgg_shrink.py             trains the dense network shortly, then halves every layer
+    --config=configs/vgg_shrink.py:platforms   cuts of that network by MACs and by latency, at several amounts
+
+`platforms` starts from the dense network of the first run: --config.load names its ``dense.cjx`` if that run had another
+folder.  One and a half epochs make no good VGG; they make one whose widths matter.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from configs.common import tiny_shrink
+from experiments.cuts import Cut, ShrinkConfig
+from experiments.schema import Fit
+
+WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+DENSE = "runs/vgg16_shrink-seed0/dense.cjx"
+
+
+def get_config(profile: str = "full") -> ShrinkConfig:
+    """Profiles: full (training, half of the channels), platforms (cuts by MACs and by latency), and tiny."""
+    if profile == "tiny":
+        return tiny_shrink(Cut(widths={"conv1/kernel": 4}))
+    sgd = Fit(optimizer="sgd", final_learning_rate=1e-4, weight_decay=5e-4, shift=4, flip=True)
+    config = ShrinkConfig(
+        dataset="cifar10",
+        model="vgg16",
+        batch_size=64,
+        pretrain=replace(sgd, epochs=1.5, learning_rate=0.05),
+        retrain=replace(sgd, epochs=0.1, learning_rate=0.02),
+        reestimate_images=2048,
+        checkpoint_every=1,
+    )
+    if profile == "full":
+        config.cuts = (Cut(score="l1", widths={f"conv{i}/kernel": width // 2 for i, width in enumerate(WIDTHS, 1)}),)
+        return config
+    if profile != "platforms":
+        raise ValueError(f"Unknown profile {profile!r}; choose full, platforms or tiny.")
+    config.load = DENSE
+    by = partial(Cut, score="taylor", allocation="per_cost")
+    config.cuts = (
+        by(cost="macs", removed=0.5),
+        by(cost="macs", removed=0.75),
+        by(cost="host", removed=0.5, multiple=8),
+        by(cost="host", removed=0.65, multiple=8),
+    )
+    return config
