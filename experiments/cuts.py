@@ -6,20 +6,24 @@ compares scores, amounts and platforms.
 
 from dataclasses import dataclass, field
 
-from experiments.schema import Base, Fit, check_base, check_fit, check_kind, choice, least, positive
+from experiments.schema import Admm, Base, Fit, check_admm, check_base, check_fit, check_kind, choice, least, positive
 
 SCORES = ("l1", "l2", "geometric_median", "taylor", "norm_scale", "importance", "random")
 ALLOCATIONS = ("uniform", "global", "per_cost", "trim", "zeros")
 COSTS = ("macs", "roofline", "simd", "systolic", "fpga", "host")
-METHODS = ("group_lasso", "slimming")
+METHODS = ("group_lasso", "slimming", "admm")
 
 
 @dataclass
-class Sparsify(Fit):
-    """Training that drives whole channels to zero before anything is cut; `epochs` 0 leaves it out."""
+class Sparsify(Admm):
+    """Training that drives whole channels to zero before anything is cut; `epochs` 0 leaves it out.
+
+    ADMM trains towards `widths` and takes the fields of `experiments.schema.Admm`; the others do not use those.
+    """
 
     epochs: float = 0.0
     method: str = "group_lasso"
+    widths: dict[str, int] = field(default_factory=dict)  # ADMM: glob of a producing kernel -> channels left
     strength: float = 1e-3  # weight of the penalty, relative to the mean loss
     reweight: int = 0  # group lasso: steps between refreshes of the groups' weights (0: all groups weigh the same)
     delta: float = 0.05  # group lasso, reweighted: share of the mean energy below which a group counts as gone
@@ -77,9 +81,7 @@ def check(config: ShrinkConfig) -> None:
     positive("config.sparsify.delta", config.sparsify.delta)
     for rule, factor in config.sparsify.groups.items():
         positive(f"config.sparsify.groups[{rule!r}]", factor)
-    slims = config.sparsify.epochs > 0 and config.sparsify.method == "slimming"
-    if slims and (config.sparsify.groups or config.sparsify.reweight):
-        raise ValueError("config.sparsify.groups and .reweight belong to group_lasso; slimming has neither.")
+    _check_method(config.sparsify)
     check_fit("config.retrain", config.retrain)
     for name in ("multiple", "score_images", "reestimate_images", "trim_rounds", "trim_images", "latency_batch"):
         least(f"config.{name}", getattr(config, name), 1)
@@ -98,6 +100,7 @@ def check(config: ShrinkConfig) -> None:
             raise ValueError(f"{at}.removed is {cut.removed}; it is a share from 0 up to, not including, 1.")
         if cut.allocation == "trim" and not cut.widths and not cut.removed:
             raise ValueError(f"{at}.removed is 0; there is nothing to trim.")
+        slims = config.sparsify.epochs and config.sparsify.method == "slimming"
         if cut.allocation == "zeros" and not cut.widths and slims:
             raise ValueError(
                 f"{at}.allocation is 'zeros', but slimming zeros scales, not channels: rank them by score 'norm_scale'."
@@ -106,6 +109,22 @@ def check(config: ShrinkConfig) -> None:
             least(f"{at}.widths[{rule!r}]", width, 1)
         if names[i] in names[:i]:
             raise ValueError(f"{at} is the same as an earlier cut ({names[i]}); remove one of them.")
+
+
+def _check_method(sparsify: Sparsify) -> None:
+    """Raises `ValueError` for fields that the chosen method does not have."""
+    if not sparsify.epochs:
+        return
+    if sparsify.method == "admm":
+        check_admm("config.sparsify", sparsify)
+        if not sparsify.widths:
+            raise ValueError("config.sparsify.widths is empty; ADMM needs widths to train towards.")
+    elif sparsify.widths:
+        raise ValueError(f"config.sparsify.widths belongs to admm; {sparsify.method} has no target.")
+    for rule, width in sparsify.widths.items():
+        least(f"config.sparsify.widths[{rule!r}]", width, 1)
+    if sparsify.method != "group_lasso" and (sparsify.groups or sparsify.reweight):
+        raise ValueError(f"config.sparsify.groups and .reweight belong to group_lasso; {sparsify.method} has neither.")
 
 
 def cut_name(cut: Cut) -> str:

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from compressjax import channels, cost, scores, search, training, trees, zoo
+from compressjax import channels, cost, projections, scores, search, training, trees, zoo
 from compressjax.data import Dataset
 from compressjax.projections import producers, readers
 from compressjax.zoo import Model
 from experiments.cuts import Cut, ShrinkConfig, cut_name
 from experiments.fitting import make_loss, scale
-from experiments.phases import learning_rate, optimizer
+from experiments.phases import learning_rate, optimizer, solver_admm
 from experiments.platforms import latency_of
 
 Params = Any
@@ -95,7 +95,7 @@ class Knife:
         """
         shapes, _ = self._shapes()
         for cut in self.config.cuts:
-            self._wanted(shapes, cut)
+            self.wanted(shapes, cut.widths)
             if not cut.widths and cut.allocation != "zeros" and cut.cost != "host":  # the host would have to be timed
                 self._check_reach(cut)
         producers(self.groups, shapes)  # every cut scores
@@ -229,14 +229,18 @@ class Knife:
             alive[name][int(np.argmax(norms))] = True
         return alive
 
-    def _wanted(self, params: Params, cut: Cut) -> dict[str, int]:
-        """Group -> width, from a cut's rules over producing kernels."""
+    def wanted(self, params: Params, widths: Mapping[str, int]) -> dict[str, int]:
+        """Group -> width, from rules over producing kernels.
+
+        Raises:
+          ValueError: If a rule matches nothing or the wrong thing, or a width exceeds its group.
+        """
         sizes = {group.name: group.size for group in self.groups}
         out = {}
-        for path, width in trees.assign(cut.widths, params).items():
+        for path, width in trees.assign(widths, params).items():
             name = self.produced(path)
             if width > sizes[name]:
-                raise ValueError(f"cut.widths asks for {width} channels of {path}, which has {sizes[name]}.")
+                raise ValueError(f"widths asks for {width} channels of {path}, which has {sizes[name]}.")
             out[name] = width
         return out
 
@@ -256,7 +260,7 @@ class Knife:
     def _to_widths(self, params: Params, cut: Cut) -> Keep:
         ranked = self.score(params, cut.score)
         keep = {}
-        for name, width in self._wanted(params, cut).items():
+        for name, width in self.wanted(params, cut.widths).items():
             order = np.argsort(-ranked[name], kind="stable")[:width]
             keep[name] = np.isin(np.arange(len(ranked[name])), order)
         return keep
@@ -307,6 +311,8 @@ def sparsifier(knife: Knife, params: Params, steps: int) -> optax.GradientTransf
     inner, rate = optimizer(settings, steps), learning_rate(settings, steps)
     if settings.method == "slimming":
         return training.slimming(inner, settings.strength, step_size=rate)
+    if settings.method == "admm":
+        return solver_admm(settings, target(knife, params), steps)
     scale = {knife.produced(path): factor for path, factor in trees.assign(settings.groups, params).items()}
     reweight = training.Reweight(settings.reweight, settings.delta) if settings.reweight else None
     # Running statistics are no weights: they neither count as energy nor shrink.
@@ -318,3 +324,15 @@ def sparsifier(knife: Knife, params: Params, steps: int) -> optax.GradientTransf
     return training.group_lasso(
         inner, groups, settings.strength, step_size=rate, scale=scale or None, reweight=reweight
     )
+
+
+def target(knife: Knife, params: Params) -> dict[str, projections.Joint]:
+    """What ADMM trains towards: the configured widths, the same members on all kernels that make a group."""
+    return projections.coupled(knife.groups, knife.wanted(params, knife.config.sparsify.widths), params)
+
+
+def sparsified(knife: Knife, params: Params) -> Params:
+    """Parameters at the end of a sparsifying phase: ADMM leaves them near its set, the others put exact zeros."""
+    if knife.config.sparsify.method != "admm":
+        return params
+    return projections.project(target(knife, params), params)

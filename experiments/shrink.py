@@ -56,7 +56,7 @@ def run(config: "ShrinkConfig", workdir: str | Path, *, progress: bool = True) -
 def plan(run: "Run[ShrinkConfig]") -> "list[Phase]":
     """The phases of a shrink run: each cut starts from the same dense (or sparsified) parameters."""
     from experiments.cuts import cut_name
-    from experiments.cutting import Knife, sparsifier
+    from experiments.cutting import Knife, sparsified, sparsifier
     from experiments.phases import DENSE, Phase, optimizer
 
     config, knife = run.config, Knife(run.config, run.model, run.data, run.workdir.path)
@@ -71,6 +71,7 @@ def plan(run: "Run[ShrinkConfig]") -> "list[Phase]":
                 f"sparsify/{config.sparsify.method}",
                 config.sparsify,
                 lambda params, steps: sparsifier(knife, params, steps),
+                end=lambda params: sparsified(knife, params),
                 artifact=SPARSE,
             )
         )

@@ -4,6 +4,7 @@ from compressjax.projections._base import Constraint
 from compressjax.projections._blocks import Block, BlockColumns, BlockPunched, BlockRows
 from compressjax.projections._both import Both
 from compressjax.projections._cardinality import Cardinality
+from compressjax.projections._coupled import Members, coupled
 from compressjax.projections._groups import Channels, Columns, Filters, Groups
 from compressjax.projections._low_rank import LowRank
 from compressjax.projections._members import GroupLike, MemberLike, matching, producers, readers, under, whole
@@ -28,7 +29,9 @@ __all__ = [
     "Joint",
     "LowRank",
     "MemberLike",
+    "Members",
     "Pattern",
+    "coupled",
     "matching",
     "producers",
     "project",

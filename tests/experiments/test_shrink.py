@@ -96,10 +96,25 @@ def test_lasso_zeros_what_is_then_cut(tmp_path):
     assert (tmp_path / "lasso" / "sparse.cjx").exists()
 
 
+def test_admm_reaches_its_widths_and_the_cut_takes_them(tmp_path):
+    widths = {"fc1/kernel": 60, "fc2/kernel": 30}
+    sparse = Sparsify(method="admm", epochs=2, learning_rate=2e-3, rho=0.3, every=5, widths=widths)
+    cuts = (Cut(allocation="zeros"), Cut(score="importance", widths=widths))
+    found = shrink.run(config(sparsify=sparse, cuts=cuts), tmp_path / "admm", progress=False)
+    assert [sorted(cut["widths"].values()) for cut in found["cuts"]] == [[30, 60], [30, 60]]
+    sparse = storage.load(tmp_path / "admm" / "sparse.cjx").params
+    assert int((np.asarray(sparse["fc1"]["kernel"]) != 0).any(0).sum()) == 60
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
         ({"cuts": ()}, "cuts is empty"),
+        ({"cuts": (Cut(multiple=-1),)}, "multiple is -1"),
+        ({"sparsify": Sparsify(epochs=1.0, method="admm")}, "widths is empty"),
+        ({"sparsify": Sparsify(epochs=1.0, widths={"fc1/kernel": 5})}, "belongs to admm"),
+        ({"sparsify": Sparsify(epochs=1.0, method="admm", widths={"fc1/kernel": 301})}, "has 300"),
+        ({"sparsify": Sparsify(epochs=1.0, method="admm", widths={"fc1/kernel": 5}, rho=0.0)}, "sparsify.rho"),
         ({"cuts": (Cut(score="luck"),)}, "score is 'luck'"),
         ({"cuts": (Cut(removed=1.0),)}, "removed is 1.0"),
         ({"cuts": (Cut(cost="moon"),)}, "cost is 'moon'"),

@@ -68,6 +68,8 @@ ROWS = [
     Row(p.Pattern(1, ((4,), (0,))), KERNEL, 8),
     Row(p.LowRank(2), DENSE, 48, rounds=True),
     Row(p.LowRank(3), CONV, 144, rounds=True),
+    Row(p.Joint(p.Members(np.arange(48) % 6, 6, 2)), DENSE, 16, lambda _: np.broadcast_to(np.arange(6) < 2, DENSE)),
+    Row(p.Members(np.repeat([0, 1, -1, 2], 3), 3, 2), (12,), 9, lambda _: np.repeat([True, True, True, False], 3)),
     Row(p.Joint(p.Cardinality(9)), DENSE, 9, first(9, split=DENSE, within=())),
     Row(q.Levels(1), DENSE),
     Row(q.Levels(3), DENSE),
