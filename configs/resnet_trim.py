@@ -26,13 +26,12 @@ def get_config(profile: str = "full") -> ShrinkConfig:
         costs = ("macs", "simd", "systolic", "fpga", "host")
         config.cuts = tuple(Cut(allocation="trim", cost=cost, removed=1 / 3) for cost in costs)
         return config
-    config.retrain.epochs = 0.2
+    config.retrain.epochs, config.score_images = 0.2, 512
     by = partial(Cut, score="taylor", allocation="per_cost")
     config.cuts = (
-        by(cost="macs", removed=0.3),
         by(cost="macs", removed=0.5),
         by(cost="macs", removed=0.5, multiple=8),
-        by(cost="host", removed=0.25, multiple=8),
+        by(cost="host", removed=0.3, multiple=8),
         by(cost="host", removed=0.4, multiple=8),
     )
     return config

@@ -37,7 +37,7 @@ def get_config(profile: str = "full") -> ShrinkConfig:
         return config
     if profile != "platforms":
         raise ValueError(f"Unknown profile {profile!r}; choose full, platforms or tiny.")
-    config.load = DENSE
+    config.load, config.score_images = DENSE, 512
     by = partial(Cut, score="taylor", allocation="per_cost")
     config.cuts = (
         by(cost="macs", removed=0.5),

@@ -55,13 +55,17 @@ def way(cut: Mapping[str, Any]) -> str:
     'l1, uniform'
     >>> way({"score": "l2", "allocation": "trim", "cost": "simd", "name": "l2-trim-simd-30"})
     'l2, trim (simd)'
+    >>> cut = {"score": "l2", "allocation": "global", "cost": "macs", "multiple": 8, "name": "l2-global-macs-30-x8"}
+    >>> way(cut)
+    'l2, global, multiples of 8'
     """
     if cut["name"] == "zeros":
         return "zeroed by training"
     if not _by_share(cut):
         return f"{cut['name'].split('-', 1)[1]} units, {cut['score'].replace('_', ' ')}"
     cost = "" if cut["cost"] == "macs" else f" ({cut['cost']})"
-    return f"{cut['score'].replace('_', ' ')}, {cut['allocation'].replace('_', ' ')}{cost}"
+    rounded = f", multiples of {cut['multiple']}" if cut.get("multiple") else ""
+    return f"{cut['score'].replace('_', ' ')}, {cut['allocation'].replace('_', ' ')}{cost}{rounded}"
 
 
 def _cell(cuts: Sequence[Any]) -> Cell:

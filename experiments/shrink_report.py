@@ -77,6 +77,7 @@ def _cut(
         "allocation": cut.allocation,
         "cost": cut.cost,
         "removed": cut.removed,
+        "multiple": cut.multiple,
         "file": f"{name}.cjx",
         "widths": first["widths"],
         "rounds": first.get("rounds", []),
