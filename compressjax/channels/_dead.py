@@ -1,13 +1,14 @@
 """Dead members: channels that pruning or training left without any effect.
 
-A member is a candidate when the kernels that make it, or those that read it, are all zero; its importance (see
-`compressjax.scores.importance`) is then 0.  Removing one may leave others unmade or unread, so candidates are looked for
-until there are none.  Whether a member without makers is dead depends on what lies between (``relu(0)`` is 0,
-``sigmoid(0)`` is not; a bias is not either), so that every removal is tried on inputs and taken back if the results
-change.  The chain's exact rule, which folds constants onward, is `remove_dead`.
+A member is a candidate when the kernels that make it, or those that read it, are all zero.  Removing one may leave
+others unmade or unread, so candidates are looked for until there are none.  An unmade member is the same number on
+every input, but not always 0: behind a bias or a sigmoid it is another constant, which the readers need.  So every
+removal is tried on inputs, and taken back if the results change; for unmade members also with random numbers in place
+of their readers, so that a constant shows even where the present readers hide it.  The chain's exact rule, which folds
+constants onward, is `remove_dead`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,17 +18,17 @@ from jaxtyping import Bool
 
 from compressjax import scores, trees
 from compressjax.channels._groups import Group
-from compressjax.channels._net import Net, Tree
+from compressjax.channels._net import Net, Tree, wide
 from compressjax.projections import producers, readers
 
 Keep = dict[str, Bool[np.ndarray, " members"]]
 Place = tuple[str, int]  # group and member
+# Of both signs and large: what follows the readers may let only one sign, and only large numbers, through.
+_STRESS = (1.0, -1.0, 100.0, -100.0)
 
 
-def dead(
-    net: Net, params: Tree, *xs: Any, outputs: trees.Rules[int] | None = None, tolerance: float = 1e-6
-) -> Keep:
-    """Finds the members whose removal does not change the function.
+def dead(net: Net, params: Tree, *xs: Any, outputs: trees.Rules[int] | None = None, tolerance: float = 1e-6) -> Keep:
+    """Finds the members whose removal changes nothing.
 
     Args:
       net: The traced function.
@@ -59,29 +60,60 @@ def dead(
     if not all(np.isfinite(result).all() for result in before):
         raise ValueError("The function gives infinite or nan values before anything is removed.")
 
-    def harmless(keep: Keep) -> bool:
-        after = _results(forward, net.mask(params, keep), xs)
-        gap = sum(float(np.linalg.norm(a - b)) ** 2 for a, b in zip(after, before, strict=True))
-        size = sum(float(np.linalg.norm(b)) ** 2 for b in before)
-        return bool(gap <= tolerance**2 * size)
+    def same(tree: Tree, reference: list[np.ndarray]) -> bool:
+        after = _results(forward, tree, xs)
+        gap = sum(float(np.linalg.norm(a - b)) ** 2 for a, b in zip(after, reference, strict=True))
+        return gap <= tolerance**2 * sum(float(np.linalg.norm(b)) ** 2 for b in reference)
 
     keep: Keep = {group.name: np.ones(group.size, bool) for group in net.groups}
     refused: set[Place] = set()
     while True:
-        found = scores.importance(net.mask(params, keep), groups, outputs=outputs)
-        places = [place for place in _candidates(found, keep) if place not in refused]
+        masked = net.mask(params, keep)
+        made = scores.l2(masked, producers(groups, masked, outputs=outputs)) if groups else {}
+        read = scores.l2(masked, readers(groups, masked, outputs=outputs)) if groups else {}
+        unmade = {name: np.asarray(values) == 0 for name, values in made.items()}
+        unread = {name: np.asarray(values) == 0 for name, values in read.items()}
+        idle = {name: (unmade[name] | unread[name]) & keep[name] for name in unmade}
+        places = [place for place in _places(idle, keep) if place not in refused]
         if not places:
             return keep
+        constant = {name: unmade[name] & ~unread[name] for name in unmade}
+
+        def harmless(trial: Keep, masked: Tree = masked, constant: Keep = constant) -> bool:
+            gone = {name: vector & ~trial[name] for name, vector in constant.items()}
+            small = net.mask(masked, trial)
+            return same(small, before) and all(
+                same(small, _results(forward, _stressed(masked, groups, gone, outputs, scale), xs)) for scale in _STRESS
+            )
+
         keep, wrong = _remove(keep, places, harmless)
         refused |= wrong
 
 
-def _candidates(importance: Mapping[str, Any], keep: Keep) -> Iterator[Place]:
-    """Members of importance 0 that are still there; one member of every group is left out."""
-    for name, values in importance.items():
-        idle = (np.asarray(values) == 0) & keep[name]
-        members = np.flatnonzero(idle).tolist()
-        yield from ((name, member) for member in (members if idle.sum() < keep[name].sum() else members[1:]))
+def _places(idle: Keep, keep: Keep) -> Iterator[Place]:
+    """Idle members that are still there; one member of every group is left out."""
+    for name, vector in idle.items():
+        members = np.flatnonzero(vector).tolist()
+        yield from ((name, member) for member in (members if vector.sum() < keep[name].sum() else members[1:]))
+
+
+def _stressed(
+    params: Tree, groups: Sequence[Group], gone: Keep, outputs: trees.Rules[int] | None, scale: float
+) -> Tree:
+    """The tree with random numbers, `scale` times as large as the leaf's others, where the given members are read."""
+    rng = np.random.default_rng(0)
+    leaves = {path: np.array(leaf) for path, leaf in trees.leaves(params).items()}
+    changed = set()
+    for group in readers(groups, params, outputs=outputs) if groups else ():
+        for member in group.members:
+            leaf = leaves[member.path]
+            where = np.append(gone[group.name], False)[member.index]  # index -1: no member
+            if where.any():
+                at = (slice(None),) * member.axis + (where,)
+                size = float(np.sqrt(np.mean(np.square(np.abs(leaf))))) or 1.0
+                leaf[at] = scale * size * rng.standard_normal(leaf[at].shape)
+                changed.add(member.path)
+    return trees.update(params, {path: jnp.asarray(leaves[path]) for path in changed})
 
 
 def _remove(keep: Keep, places: list[Place], harmless: Callable[[Keep], bool]) -> tuple[Keep, set[Place]]:
@@ -109,4 +141,4 @@ def _two_sided(group: Group, params: Tree, outputs: trees.Rules[int] | None) -> 
 
 
 def _results(forward: Callable[..., Any], params: Tree, xs: tuple[Any, ...]) -> list[np.ndarray]:
-    return [np.asarray(result, np.float64) for result in jax.tree.leaves(forward(params, *xs))]
+    return [wide(result) for result in jax.tree.leaves(forward(params, *xs))]

@@ -96,7 +96,8 @@ def prod(ds: Iterable[Dim]) -> Dim:
 
 
 def dsum(ds: Sequence[Dim]) -> Dim:
-    """The concatenation of axes."""
+    """The concatenation of axes, without empty ones."""
+    ds = [d for d in ds if d.n] or list(ds[:1])
     return find(ds[0]) if len(ds) == 1 else Dim(sum(d.n for d in ds), "sum", ds)
 
 

@@ -1,7 +1,8 @@
 """Elementwise primitives on single known numbers, for pass 2: in NumPy, so that nothing is compiled.
 
 A number is known or not (None).  What is unknown is taken to be finite: 0 times anything is 0, and 0 over anything is
-0.  Where a masked channel would become infinite or nan, masking is no reference, and `Undefined` is raised.
+0, of either sign; what depends on the sign is not known.  Where a masked channel would become infinite or nan, masking
+is no reference, and `Undefined` is raised.
 """
 
 import math
@@ -21,7 +22,7 @@ class Undefined(Exception):
     """A masked channel becomes infinite or nan; the message is a clause."""
 
 
-_SAME = ("convert_element_type", "copy", "copy_p", "name", "stop_gradient", "reduce_precision", "real", "conj")
+_SAME = ("convert_element_type", "copy", "copy_p", "name", "stop_gradient", "reduce_precision")
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         **dict.fromkeys(_SAME, lambda x: x),
@@ -29,6 +30,10 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         **{name: getattr(np, name) for name in ("exp", "exp2", "expm1", "log", "log1p", "log2")},
         **{name: getattr(np, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "square")},
         **{f"a{name}": getattr(np, f"arc{name}") for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "tan2")},
+        "conj": np.conj,
+        "real": np.real,
+        "imag": np.imag,
+        "complex": lambda x, y: x + 1j * y,
         "neg": np.negative,
         "logistic": lambda x: 1 / (1 + np.exp(-x)),
         "rsqrt": lambda x: 1 / np.sqrt(x),
@@ -60,6 +65,8 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 _LOGIC: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor, "not": np.logical_not}
 )
+# A zero of unknown sign makes these infinite, also of unknown sign.
+_POLES = frozenset({"div", "pow", "integer_pow"})
 # With an infinite operand beside an unknown one, these still give something finite or infinite as they should.
 _ORDER = frozenset({"max", "min", "eq", "ne", "lt", "le", "gt", "ge", "clamp"})
 
@@ -103,6 +110,8 @@ def fold(step: Step, numbers: Sequence[Number]) -> Number:
     function = _FUNCTIONS.get(name) or (_LOGIC.get(name) if boolean else None)
     if function is None or (integer and name in ("div", "rem", "pow", "integer_pow")):
         return None
+    if name == "atan2" and all(n == 0 for n in numbers):  # 0 or pi, by signs
+        return None
     with np.errstate(all="ignore"):
         value = function(*(np.asarray(n) for n in numbers), *([step.params["y"]] if name == "integer_pow" else []))
         if value is None:
@@ -110,6 +119,8 @@ def fold(step: Step, numbers: Sequence[Number]) -> Number:
         result = np.asarray(value).astype(dtype)
     if not integer and np.isnan(result):
         raise Undefined("makes a masked channel nan")
+    if name in _POLES and not integer and np.isinf(result) and 0 in numbers:
+        raise Undefined("divides by a masked channel, which is 0")
     return result.item()
 
 

@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from jax import dtypes
+from jax.lax import GatherScatterMode
+
 from compressjax.channels._dims import Dim
-from compressjax.channels._fold import Number
+from compressjax.channels._fold import Number, agreed
 from compressjax.channels._program import Step
 from compressjax.channels._rules_shape import gather_axes
 
@@ -62,7 +66,32 @@ SOURCES: dict[str, Callable[[Step], dict[int, int]]] = {
     "transpose": lambda step: dict(enumerate(step.params["permutation"])),
     "gather": lambda step: {j: i for i, j in gather_axes(step).items()},
 }
+
+
+def _filled(step: Step, number: Number) -> Number:
+    """A lookup out of bounds gives the fill value; nan, the default, is nan for all channels, masked or not."""
+    fill = step.params["fill_value"]
+    if step.params["mode"] != GatherScatterMode.FILL_OR_DROP:
+        return number
+    if fill is None or fill != fill:
+        return number if dtypes.issubdtype(step.outs[0].dtype, np.inexact) else None
+    return agreed([number, fill])
+
+
+def _pooled(step: Step, number: Number) -> Number:
+    """A window may lie in padding or between dilated entries; it holds no entry then."""
+    p = step.params
+    reach = [(n - 1) * gap + 1 for n, gap in zip(p["window_dimensions"], p["window_dilation"], strict=True)]
+    outside = any(max(pad) >= n for pad, n in zip(p["padding"], reach, strict=True))
+    return None if outside or any(gap > 1 for gap in p["base_dilation"]) else number
+
+
 # Of those, the ones that keep only some numbers: sums and products of many equal ones, bits of another type.
-SURVIVES: dict[str, Callable[[Number], Number]] = {
-    **dict.fromkeys(("cumsum", "reduce_window_sum", "bitcast_convert_type", "reduce_prod", "cumprod"), zero),
+SURVIVES: dict[str, Callable[[Step, Number], Number]] = {
+    **dict.fromkeys(
+        ("cumsum", "reduce_window_sum", "bitcast_convert_type", "reduce_prod", "cumprod"),
+        lambda _, number: zero(number),
+    ),
+    **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _pooled),
+    "gather": _filled,
 }

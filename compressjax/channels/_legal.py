@@ -101,8 +101,8 @@ class _Judge:
         return self.make(value, None, lambda _i, _a: None)
 
     def _moved(self, step: Step, value: Value, operand: Held, where: dict[int, int]) -> Held:
-        survives = SURVIVES.get(step.name, lambda number: number)
-        return self.make(value, survives(operand.all), lambda i, a: survives(operand.at(where.get(i), a)))
+        survives = SURVIVES.get(step.name, lambda _, number: number)
+        return self.make(value, survives(step, operand.all), lambda i, a: survives(step, operand.at(where.get(i), a)))
 
     def _elementwise(self, step: Step, held: list[Held]) -> Held:
         out = step.outs[0]
@@ -194,6 +194,7 @@ class _Judge:
 
     def _concatenate(self, step: Step, held: list[Held]) -> list[Held]:
         axis = step.params["dimension"]
+        held = [h for h, value in zip(held, step.ins, strict=True) if value.elements] or held
 
         def at(i: int, atom: Dim) -> Number:
             holding = [h for h in held if atom in h.axes[i]] if i == axis else held

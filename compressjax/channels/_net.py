@@ -21,7 +21,7 @@ from compressjax.channels._dims import atoms
 from compressjax.channels._draw import picture, table
 from compressjax.channels._groups import Group, Shrunk, Traced
 from compressjax.channels._operations import Operation
-from compressjax.channels._program import program
+from compressjax.channels._program import Value, program
 from compressjax.channels._replay import Sizes, run
 from compressjax.channels._rules import is_float
 from compressjax.channels._terms import Term
@@ -75,9 +75,10 @@ class Net:
             return f"{path} is unused: the result does not depend on it."
         if term.size == 1:
             return f"{path} axis {axis} has size 1: there is nothing to remove."
-        if term.names:
-            return f"{path} axis {axis} follows {term}."
         reasons = dict.fromkeys(str(a.frozen) for a in atoms(self._traced.leaves[path].dims[axis]) if a.frozen)
+        if term.names:
+            rest = f"; the rest is kept whole: {'; '.join(reasons)}" if reasons else ""
+            return f"{path} axis {axis} follows {term}{rest}."
         return f"{path} axis {axis} is kept whole: {'; '.join(reasons) or 'it is made of single channels'}."
 
     def __str__(self) -> str:
@@ -110,6 +111,8 @@ class Net:
         Raises:
           ValueError: If it names an unknown group, or a vector is not Boolean, of the wrong length, or keeps nothing.
         """
+        if not isinstance(keep, Mapping):
+            raise ValueError(f"keep is a {type(keep).__name__}: give a mapping from group name to Boolean vector.")
         sizes = {group.name: group.size for group in self.groups}
         for name in keep:
             if name not in sizes:
@@ -131,8 +134,8 @@ class Net:
     def shrink(self, params: Tree, keep: Keep) -> Shrunk:
         """Removes members: smaller leaves.
 
-        Works on the host in NumPy and puts the leaves back at once.  Any tree of the same leaves will do: parameters,
-        masks, optimizer moments, or `jax.ShapeDtypeStruct`.
+        Works on the host in NumPy, so outside of `jit` and `grad`, and puts the leaves back at once.  Any tree of the
+        same leaves will do: parameters, masks, optimizer moments, or `jax.ShapeDtypeStruct`.
 
         Args:
           params: A tree with the paths and shapes of the traced parameters.
@@ -177,7 +180,7 @@ class Net:
     def mask(self, params: Tree, keep: Keep) -> Tree:
         """The masked twin of `shrink`: every slice of a removed member is zero, wherever the member occurs.
 
-        Integer leaves are left alone.
+        Works on the host, as `shrink` does.  Integer leaves are left alone.
 
         Args:
           params: A tree with the paths and shapes of the traced parameters.
@@ -193,7 +196,7 @@ class Net:
         changed: dict[str, Any] = {}
         for path, leaf in self._fitting(params).items():
             masks = [sizes.mask(term) for term in self.axes[path]]
-            if all(mask.all() for mask in masks) or not is_float(leaf.dtype):
+            if all(mask.all() for mask in masks) or isinstance(leaf, jax.ShapeDtypeStruct) or not is_float(leaf.dtype):
                 continue
             array = np.array(leaf)
             for axis, mask in enumerate(masks):
@@ -219,15 +222,21 @@ class Net:
         sizes = Sizes(self.keep(keep))
         traced = self._traced
         shapes = {path: sizes.shape(value) for path, value in traced.leaves.items()}
+        values = traced.program.ins[len(shapes) :]
 
         def replayed(params: Tree, *xs: Any) -> Any:
             leaves = _checked(params, shapes)
+            for path, leaf in leaves.items():
+                _check_dtype(path, leaf, traced.leaves[path])
             inputs, inputs_tree = jax.tree.flatten(xs)
             if inputs_tree != traced.inputs_tree:
                 raise ValueError(f"The inputs have the structure {inputs_tree}, traced was {traced.inputs_tree}.")
-            for number, (x, shape) in enumerate(zip(inputs, traced.inputs, strict=True)):
-                if np.shape(x) != shape:
-                    raise ValueError(f"Input {number} has shape {np.shape(x)}; the function was traced with {shape}.")
+            for number, (x, value) in enumerate(zip(inputs, values, strict=True)):
+                if np.shape(x) != value.shape:
+                    raise ValueError(
+                        f"Input {number} has shape {np.shape(x)}; the function was traced with {value.shape}."
+                    )
+                _check_dtype(f"Input {number}", x, value)
             return jax.tree.unflatten(traced.outputs_tree, run(traced.program, sizes, [*leaves.values(), *inputs]))
 
         return replayed
@@ -261,7 +270,7 @@ class Net:
 
         Args:
           params: Parameters of the traced shapes.
-          xs: The other arguments.
+          xs: The other arguments, as a sequence: ``(x,)`` for one.
           keep: The keep set to try; by default half of every group alone, under its name, and of all together.
           f: The function that was traced, to be called on masked parameters; by default the traced program itself.
 
@@ -271,6 +280,8 @@ class Net:
         Raises:
           ValueError: If the function is not finite to begin with, or `keep` or the shapes do not fit.
         """
+        if not isinstance(xs, (tuple, list)):
+            raise ValueError("xs is the sequence of the other arguments: write (x,) for one.")
         whole = self.replay({}) if f is None else f
         if not all(np.isfinite(np.asarray(y)).all() for y in jax.tree.leaves(jax.jit(whole)(params, *xs))):
             raise ValueError("The function gives infinite or nan values before anything is removed.")
@@ -282,7 +293,7 @@ class Net:
             small = self.shrink(params, chosen)
             left = self._cut(masked(self.mask(params, chosen), *xs), chosen)
             right = jax.tree.leaves(jax.jit(self.replay(chosen))(small.params, *xs))
-            gap = sum(float(np.linalg.norm(a - _wide(b))) ** 2 for a, b in zip(left, right, strict=True))
+            gap = sum(float(np.linalg.norm(a - wide(b))) ** 2 for a, b in zip(left, right, strict=True))
             size = sum(float(np.linalg.norm(a)) ** 2 for a in left)
             out[name] = float(np.sqrt(gap / size)) if size else float(np.sqrt(gap))
         return out
@@ -291,9 +302,11 @@ class Net:
         """Results in double precision; those that are state lose their removed channels."""
         sizes = Sizes(self.keep(keep))
         values = self._traced.program.outs
-        return [sizes.take(v, _wide(y)) for v, y in zip(values, jax.tree.leaves(results), strict=True)]
+        return [sizes.take(v, wide(y)) for v, y in zip(values, jax.tree.leaves(results), strict=True)]
 
     def _fitting(self, params: Tree) -> dict[str, Any]:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params)):
+            raise ValueError("shrink and mask work on the host: call them outside of jit, grad and vmap.")
         return _checked(params, {path: value.shape for path, value in self._traced.leaves.items()})
 
 
@@ -310,6 +323,13 @@ def _checked(tree: Tree, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any
     return leaves
 
 
+def _check_dtype(name: str, leaf: Any, value: Value) -> None:
+    """The program computes in the dtypes of the trace; others would silently give other numbers."""
+    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype) if hasattr(leaf, "dtype") else jax.dtypes.result_type(leaf)
+    if dtype != value.dtype:
+        raise ValueError(f"{name} is {dtype}; the function was traced with {value.dtype}: cast it, or trace it anew.")
+
+
 def _put_back(params: Tree, changed: dict[str, Any]) -> Tree:
     """The tree with changed leaves; those that were JAX arrays go to the device in one transfer."""
     before = trees.leaves(params)
@@ -318,7 +338,7 @@ def _put_back(params: Tree, changed: dict[str, Any]) -> Tree:
     return trees.update(params, {**changed, **dict(zip(moved, arrays, strict=True))})
 
 
-def _wide(array: Any) -> np.ndarray:
+def wide(array: Any) -> np.ndarray:
     """In double precision, real or complex."""
     array = np.asarray(array)
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)

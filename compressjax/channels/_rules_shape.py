@@ -121,6 +121,8 @@ def _slice(step: Step, ins: list[Axes]) -> list[Axes]:
         size = step.outs[0].shape[i]
         if size == d.n:
             out.append(d)
+        elif size == 0:
+            out.append(new(0, frozen=Reason("is empty", step)))
         elif stride == 1 or size == 1:
             out.append(between(d, start, start + 1 if size == 1 else stop))
         elif d.n % stride == 0 and start < stride and size == d.n // stride:

@@ -152,14 +152,19 @@ def _ignore(ignore: Iterable[str | tuple[str, int]], values: dict[str, Value]) -
             if not matched:
                 raise ValueError(f"ignore names {item!r}, which matches no leaf: {', '.join(values)}.")
             dims = [d for value in matched for d in value.dims]
-        else:
+        elif isinstance(item, tuple) and [type(part) for part in item] == [str, int]:
             dims = _axes(*item, values, "ignore")
+        else:
+            raise ValueError(f"ignore holds {item!r}: give globs, or pairs (glob, axis).")
         for d in dims:
             freeze(d, why)
 
 
 def _tie(tie: Iterable[tuple[str, int, str, int]], values: dict[str, Value]) -> None:
-    for first, i, second, j in tie:
+    for item in tie:
+        if not isinstance(item, tuple) or [type(part) for part in item] != [str, int, str, int]:
+            raise ValueError(f"tie holds {item!r}: give tuples (glob, axis, glob, axis).")
+        first, i, second, j = item
         left, right = _axes(first, i, values, "tie"), _axes(second, j, values, "tie")
         if len(left) != len(right):
             raise ValueError(f"tie: {first!r} matches {len(left)} leaves, {second!r} matches {len(right)}.")

@@ -445,6 +445,15 @@ def tile_and_stack():
 
 
 @case
+def associative_scan():
+    def f(p, x):
+        h = lax.associative_scan(jnp.add, x @ p["a"], axis=0)  # lengths 1 and 0 on the way
+        return jax.nn.relu(h) @ p["b"]
+
+    return Case(f, weights(a=(4, 6), b=(6, 2)), (inputs(5, 4),), 1, {("a", 1): "g0"})
+
+
+@case
 def widths_of_one():
     def f(p, x):
         return jax.nn.relu(jax.nn.relu(x @ p["a"]) @ p["b"]) @ p["c"]

@@ -59,6 +59,37 @@ def test_a_constant_is_not_dead():
     assert find(f, params)[2]["a"] == [True, True, False, True]
 
 
+def test_a_constant_that_the_readers_hide_is_not_dead():
+    # Member 0 is 1 on every input; what reads it is switched off on these inputs, but not at x = 3.
+    params = {
+        "a": np.array([[0.0, 1.0]], np.float32),
+        "bias": np.array([1.0, 0.0], np.float32),
+        "w": np.array([[5.0], [1.0]], np.float32),
+        "bw": np.array([-6.0], np.float32),
+        "o": np.ones((1, 1), np.float32),
+        "d": np.ones((1, 1), np.float32),
+    }
+
+    def f(p, x):
+        h = jax.nn.relu(x @ p["a"] + p["bias"][None])
+        return jax.nn.relu(h @ p["w"] + p["bw"][None]) @ p["o"] + x @ p["d"]
+
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 1)), jnp.float32)
+    assert find(f, params, x)[2]["a"] == [True, True]
+    params["w"][0] = 0  # now nothing reads it
+    assert find(f, params, x)[2]["a"] == [False, True]
+
+
+def test_complex_results():
+    f, params = perceptron()
+    params["a"][:, 1] = 0
+
+    def wave(p, x):
+        return jnp.exp(1j * x.sum(1, keepdims=True)) * f(p, x)
+
+    assert find(wave, params)[2]["a"] == [True, False, True, True]
+
+
 def test_one_member_stays_where_all_are_dead():
     f, params = perceptron()
     params["a"][:] = 0

@@ -174,6 +174,53 @@ def test_constants_and_positions_are_compared():
         channels.trace(counted, PAIR, X).check(counted, HALF)
 
 
+def test_bodies_and_callbacks_are_compared():
+    def folded(operation):
+        def f(p, x):
+            return lax.reduce(jnp.tanh(x @ p["a"]) @ p["b"], np.float32(0), operation, (0,))
+
+        return f
+
+    def called(function):
+        def f(p, x):
+            y = jnp.tanh(x @ p["a"]) @ p["b"]
+            return jax.pure_callback(function, jax.ShapeDtypeStruct(y.shape, y.dtype), y)
+
+        return f
+
+    for make, same, other in (
+        (folded, lambda a, b: a + b * b, lambda a, b: a - b * b),
+        (called, np.sin, np.cos),
+    ):
+        net = channels.trace(make(same), PAIR, X)
+        net.check(make(same), HALF)
+        with pytest.raises(ValueError, match=r"calls a function .* not the same"):
+            net.check(make(other), HALF)
+
+
+def test_a_nan_in_a_constant_equals_itself():
+    f = lambda p, x: jnp.where(x @ p["a"] > 1e9, jnp.nan, x @ p["a"]) @ p["b"]  # noqa: E731
+    channels.trace(f, PAIR, X).check(f, HALF)
+
+
+def test_other_dtypes_are_refused():
+    scaled = lambda p, x: jnp.tanh((x / x.max()) @ p["a"]) @ p["b"]  # noqa: E731
+    net = channels.trace(scaled, PAIR, X)
+    with pytest.raises(ValueError, match="Input 0 is uint8; the function was traced with float32"):
+        net.replay(HALF)(net.shrink(PAIR, HALF).params, X.astype(np.uint8))
+    half = {name: leaf.astype(jnp.bfloat16) for name, leaf in PAIR.items()}
+    with pytest.raises(ValueError, match="a is bfloat16"):
+        net.replay(HALF)(net.shrink(half, HALF).params, X)
+
+
+def test_surgery_is_for_the_host():
+    for surgery in (NET.shrink, NET.mask):
+        with pytest.raises(ValueError, match="outside of jit"):
+            jax.jit(lambda p, surgery=surgery: surgery(p, HALF))(PAIR)
+    shapes = jax.eval_shape(lambda: PAIR)
+    assert NET.mask(shapes, HALF) == shapes
+
+
 def test_verify_measures_every_group():
     f, params, xs, _, _ = CASES["depthwise"]()
     errors = channels.trace(f, params, *xs).verify(params, xs)

@@ -82,6 +82,21 @@ def test_jit_remat_and_abstract_arguments_change_nothing(name):
         ),
         (lambda h: inputs(3, 6) / h, "div at .* divides by a masked channel, which is 0"),
         (lambda h: (jnp.log(jnp.abs(h)).T @ jnp.ones((3, 3))).T, "dot_general .* makes a masked channel infinite"),
+        # The sign of a masked zero is not known: -0.0 for a negative operand.
+        (lambda h: jnp.exp(-1 / h).sum(-1, keepdims=True) + h, "div at .* divides by a masked channel, which is 0"),
+        (lambda h: jnp.arctan2(h, h).sum(-1, keepdims=True) + h, "contributes an unknown value"),
+        (lambda h: jnp.abs(jnp.conj(h + 1j) - 1j).sum(-1, keepdims=True) + h, "contributes 2.0, not 0"),
+        # A lookup out of bounds, and a window that lies in padding, hold no masked entry.
+        (
+            lambda h: h.at[jnp.array([0, 9, 1])].get(mode="fill", fill_value=1.0).sum(-1, keepdims=True) + h,
+            "contributes an unknown value",
+        ),
+        (
+            lambda h: (
+                jnp.maximum(lax.reduce_window(h, -jnp.inf, lax.max, (2, 1), (3, 1), ((3, 0), (0, 0))), -5.0).sum() + h
+            ),
+            "contributes an unknown value",
+        ),
         (lambda h: jnp.log(jnp.abs(h)) * jnp.tanh(h + inputs(3, 6)), "makes a masked channel infinite"),
     ],
 )
@@ -104,6 +119,11 @@ def test_refusals_name_the_operation(middle, sentence):
         lambda h: (h**2).sum(-1, keepdims=True) * jnp.sqrt(jnp.abs(h)),
         lambda h: h / jnp.sqrt((h * h).sum(0, keepdims=True) + 1e-6),
         lambda h: jnp.log1p(jnp.abs(h)).sum() + h,
+        lambda h: jnp.abs(lax.complex(h, h)).sum(-1, keepdims=True) + h,
+        lambda h: (jnp.exp(1j * inputs(3, 1)) * h).real.sum(-1, keepdims=True) + h,
+        lambda h: h.at[jnp.array([0, 9, 1])].get(mode="fill", fill_value=0.0).sum(-1, keepdims=True) + h,
+        lambda h: jnp.take(h, jnp.array([0, 1, 1]), axis=0).sum(-1, keepdims=True) + h,
+        lambda h: lax.reduce_window(h, -jnp.inf, lax.max, (2, 1), (1, 1), ((1, 0), (0, 0))).sum(-1, keepdims=True) + h,
     ],
 )
 def test_sums_over_masked_zeros_are_allowed(middle):
@@ -123,6 +143,8 @@ def test_why_for_what_can_be_cut_and_what_is_unused():
     params = {**PAIR, "spare": np.ones((3, 2), np.float32), "one": np.ones((1,), np.float32)}
     net = channels.trace(lambda p, x: through(jnp.tanh)(p, x) * p["one"][None], params, X)
     assert net.why("a", 1) == "a axis 1 follows g0."
+    half = channels.trace(through(lambda h: jax.nn.softmax(h.reshape(3, 3, 2), -1).reshape(3, 6)), PAIR, X)
+    assert re.fullmatch(r"a axis 1 follows g0\*2; the rest is kept whole: .*runs over this axis\.", half.why("a", 1))
     assert net.why("spare", 0) == "spare is unused: the result does not depend on it."
     assert net.why("one", 0) == "one axis 0 has size 1: there is nothing to remove."
     assert net.unused == ("spare",)
