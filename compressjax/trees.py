@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.tree_util import GetAttrKey, KeyPath
 
 T = TypeVar("T")
@@ -63,15 +64,15 @@ def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
     """Shape of every leaf by path.
 
     Args:
-      tree: Any pytree of arrays, or of `jax.ShapeDtypeStruct`.
+      tree: Any pytree of arrays, numbers, or `jax.ShapeDtypeStruct`.
 
     Returns:
-      Path to shape.
+      Path to shape, () for a Python number.
 
-    >>> shapes({"fc": {"kernel": jax.ShapeDtypeStruct((3, 2), "float32")}})
-    {'fc/kernel': (3, 2)}
+    >>> shapes({"fc": {"kernel": jax.ShapeDtypeStruct((3, 2), "float32")}, "temperature": 2.0})
+    {'fc/kernel': (3, 2), 'temperature': ()}
     """
-    return {path: tuple(leaf.shape) for path, leaf in leaves(tree).items()}
+    return {path: tuple(np.shape(leaf)) for path, leaf in leaves(tree).items()}
 
 
 def update(tree: Tree, changes: Mapping[str, Any]) -> Tree:

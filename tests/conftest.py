@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 import hypothesis
+import jaxtyping
+import pytest
 
 CACHE = Path(__file__).parent.parent / ".jax_cache"
 
@@ -36,6 +38,13 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("compressjax")
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library as its users run it: annotations are not checked, so that wrong types meet its own errors."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
 
 LONGEST = ("tests/invariants/test_resume", "tests/experiments/")
 

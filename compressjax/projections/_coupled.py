@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from compressjax import trees
-from compressjax.projections._members import GroupLike, producers
+from compressjax.projections._members import GroupLike, listed, producers
 from compressjax.projections._select import budget, check_keep, scale_of, top_mask
 from compressjax.projections._tree import Joint
 
@@ -112,7 +112,7 @@ def coupled(
     >>> {path: leaf.tolist() for path, leaf in project(coupled(net.groups, {"g0": 1}, params), params).items()}
     {'a': [[3.0, 0.0]], 'b': [[0.0, 0.0]], 'c': [[1.0], [1.0]]}
     """
-    groups = tuple(groups)
+    groups = listed(groups)
     names = [group.name for group in groups]
     for name in keep:
         if name not in names:

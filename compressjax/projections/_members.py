@@ -6,16 +6,17 @@ has `size` *members* to remove, and each place is a leaf, an axis of it, and an 
 that axis which member it belongs to (-1: none).  A member may hold several positions, as after a flattening.
 
 `compressjax.channels` finds such groups in a traced network; here they are plain data, known by their attributes only.
-What counts as a kernel: a leaf with more axes than *outputs*, which are its last axes (one, unless a rule says more, as
-for attention kernels (in, heads, width) with two).  On these its members are produced, on the others they are read;
-biases, scales and statistics, which have nothing but output axes, do neither.
+What counts as a kernel: a leaf with more axes than *outputs*.  These are its last axis, unless a rule says otherwise: 2
+for the last two, as of attention kernels (in, heads, width); -1 for the first, as of kernels (out, in) and OIHW.  On
+these its members are produced, on the others they are read; biases, scales and statistics, which have nothing but
+output axes, do neither.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -119,14 +120,14 @@ def under(groups: Iterable[GroupLike], key: str) -> tuple[GroupLike, ...]:
       The groups that have such places, with these alone.
 
     Raises:
-      ValueError: If no place lies below `key`.
+      ValueError: If no place lies below `key`, or `groups` is no sequence of groups.
 
     >>> group = whole("all", {"params": {"w": jnp.ones(2)}, "stats": {"m": jnp.ones(2)}}, "*")
     >>> [member.path for member in under([group], "params")[0].members]
     ['w']
     """
     prefix = key + "/"
-    chosen = [_keep(group, lambda m: m.path.startswith(prefix)) for group in groups]
+    chosen = [_keep(group, lambda m: m.path.startswith(prefix)) for group in listed(groups)]
     if not any(group.members for group in chosen):
         raise ValueError(f"No group has a place below the key {key!r}.")
     short = lambda m: _Member(m.path.removeprefix(prefix), m.axis, m.index)  # noqa: E731
@@ -144,13 +145,13 @@ def matching(groups: Iterable[GroupLike], *patterns: str) -> tuple[GroupLike, ..
       The groups that have such places, with these alone.
 
     Raises:
-      ValueError: If a pattern matches no place.
+      ValueError: If a pattern matches no place, or `groups` is no sequence of groups.
 
     >>> group = whole("all", {"norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}, "*")
     >>> [member.path for member in matching([group], "*/scale")[0].members]
     ['norm/scale']
     """
-    groups = tuple(groups)
+    groups = listed(groups)
     for pattern in patterns:
         if not any(fnmatchcase(member.path, pattern) for group in groups for member in group.members):
             raise ValueError(f"No group has a place on {pattern!r}.")
@@ -166,27 +167,32 @@ def producers(
     Args:
       groups: Coupled groups.
       tree: Parameters; only shapes are read.
-      outputs: Glob to the number of last axes of a leaf that are outputs; 1 where no rule applies.
+      outputs: Glob to how many last axes of a leaf are outputs, or minus how many first ones: 1 where no rule applies,
+        as for Flax kernels (in, out) and HWIO; -1 for the kernels (out, in) and OIHW of PyTorch and Equinox.
 
     Returns:
       The same groups, with these places alone.
 
     Raises:
-      ValueError: If a group has none, or a rule has no effect.
+      ValueError: If a group has none, a rule has no effect, or its number is 0 or more than a leaf has axes.
 
     >>> from compressjax.projections import whole
     >>> params = {"fc": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}
     >>> group = _Group("fc", 2, (_Member("fc/kernel", 1, np.arange(2)), _Member("fc/bias", 0, np.arange(2))))
     >>> [(member.path, member.axis) for member in producers([group], params)[0].members]
     [('fc/kernel', 1)]
+    >>> params = {"fc": {"weight": jnp.ones((2, 3))}, "out": {"weight": jnp.ones((4, 2))}}
+    >>> group = _Group("fc", 2, (_Member("fc/weight", 0, np.arange(2)), _Member("out/weight", 1, np.arange(2))))
+    >>> [(member.path, member.axis) for member in producers([group], params, outputs={"*/weight": -1})[0].members]
+    [('fc/weight', 0)]
     """
-    return _sided(groups, tree, outputs, lambda axis, inputs: axis >= inputs, "produces")
+    return _sided(groups, tree, outputs, True, "produces")
 
 
 def readers(
     groups: Iterable[GroupLike], tree: trees.Tree, *, outputs: trees.Rules[int] | None = None
 ) -> tuple[GroupLike, ...]:
-    """The places where kernels read the members: axes before the output axes.
+    """The places where kernels read the members: the axes of kernels that are no output axes.
 
     Arguments, result and errors as for `producers`.
 
@@ -195,29 +201,52 @@ def readers(
     >>> [(member.path, member.axis) for member in readers([_Group("fc1", 2, places)], params)[0].members]
     [('fc2/kernel', 0)]
     """
-    return _sided(groups, tree, outputs, lambda axis, inputs: axis < inputs, "reads")
+    return _sided(groups, tree, outputs, False, "reads")
 
 
 def _sided(
     groups: Iterable[GroupLike],
     tree: trees.Tree,
     outputs: trees.Rules[int] | None,
-    wanted: Callable[[int, int], bool],
+    produced: bool,
     verb: str,
 ) -> tuple[GroupLike, ...]:
     shapes = trees.shapes(tree)
-    trailing = trees.assign(outputs, tree) if outputs else {}
-    inputs = {path: len(shape) - trailing.get(path, 1) for path, shape in shapes.items()}
+    made = output_axes(tree, outputs)
     kept = []
-    for group in groups:
+    for group in listed(groups):
         check_group(group, shapes)
-        kept.append(_keep(group, lambda m: inputs[m.path] > 0 and wanted(m.axis, inputs[m.path])))
+        kept.append(
+            _keep(group, lambda m: len(made[m.path]) < len(shapes[m.path]) and (m.axis in made[m.path]) == produced)
+        )
         if not kept[-1].members:
             raise ValueError(
                 f"No kernel {verb} the members of group {group.name!r} ({_places(group)}): leave the group out, or say "
-                "with outputs={...} how many last axes of a leaf are outputs."
+                "with outputs={...} how many last axes of a leaf are outputs (-1: its first axis)."
             )
     return tuple(kept)
+
+
+def output_axes(tree: trees.Tree, outputs: trees.Rules[int] | None) -> dict[str, range]:
+    """The axes of every leaf that are outputs; arguments and errors as for `producers`.
+
+    >>> output_axes({"query": jnp.ones((6, 3, 2)), "weight": jnp.ones((4, 6))}, {"query": 2, "weight": -1})
+    {'query': range(1, 3), 'weight': range(0, 1)}
+    """
+    ruled = trees.assign(outputs, tree) if outputs else {}
+    return {path: _output_axes(path, len(shape), ruled.get(path, 1)) for path, shape in trees.shapes(tree).items()}
+
+
+def _output_axes(path: str, axes: int, outputs: Any) -> range:
+    if isinstance(outputs, bool) or not isinstance(outputs, (int, np.integer)) or not outputs:
+        raise ValueError(
+            f"outputs of {path} is {outputs!r}: give how many of its last axes are outputs, or minus how many of its "
+            "first axes."
+        )
+    number = int(outputs)
+    if abs(number) > max(axes, 1):  # a scalar has none, and 1 is said of every leaf
+        raise ValueError(f"outputs of {path} is {number}, but it has {axes} axes: let the rule match fewer leaves.")
+    return range(max(axes - number, 0), axes) if number > 0 else range(min(-number, axes))
 
 
 def _keep(group: GroupLike, wanted: Callable[[MemberLike], bool]) -> _Group:
@@ -227,6 +256,14 @@ def _keep(group: GroupLike, wanted: Callable[[MemberLike], bool]) -> _Group:
 
 def _places(group: GroupLike) -> str:
     return ", ".join(f"{member.path} axis {member.axis}" for member in group.members)
+
+
+def listed(groups: Any) -> tuple[GroupLike, ...]:
+    """The groups as a tuple; raises `ValueError` if they are no sequence, as a `Net` is none."""
+    if not isinstance(groups, Iterable):
+        way = "pass its .groups" if hasattr(groups, "groups") else "pass a list of groups"
+        raise ValueError(f"groups is a {type(groups).__name__}, no sequence of groups: {way}.")
+    return tuple(groups)
 
 
 def check_group(group: GroupLike, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -251,7 +288,7 @@ def check_group(group: GroupLike, shapes: Mapping[str, tuple[int, ...]]) -> None
 
 def check_groups(groups: Iterable[GroupLike], known: Mapping[str, Array]) -> tuple[GroupLike, ...]:
     """The groups, after checking that they fit floating-point leaves and have different names."""
-    groups = tuple(groups)
+    groups = listed(groups)
     shapes = trees.shapes(known)
     names = [group.name for group in groups]
     for group in groups:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from jaxtyping import Array, Float
 
 from compressjax.projections import GroupLike, producers, readers
+from compressjax.projections._members import listed
 from compressjax.scores._norms import l2
 from compressjax.trees import Rules, Tree
 
@@ -25,7 +26,7 @@ def importance(
     Args:
       params: Parameters.
       groups: Coupled groups, with both sides.
-      outputs: As for `compressjax.projections.producers`.
+      outputs: As for `compressjax.projections.producers`: ``{"*/weight": -1}`` for kernels (out, in) and OIHW.
 
     Returns:
       Group name to (size,), float32 or wider.
@@ -40,7 +41,7 @@ def importance(
     >>> importance(params, [Plain(name="a", size=2, members=places)])
     {'a': Array([10.,  7.], dtype=float32)}
     """
-    groups = tuple(groups)
+    groups = listed(groups)
     incoming = l2(params, producers(groups, params, outputs=outputs))
     outgoing = l2(params, readers(groups, params, outputs=outputs))
     return {name: value * outgoing[name] for name, value in incoming.items()}

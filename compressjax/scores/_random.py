@@ -6,6 +6,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from compressjax.projections import GroupLike
+from compressjax.projections._members import listed
 
 
 def random(key: PRNGKeyArray, groups: Iterable[GroupLike]) -> dict[str, Float[Array, " size"]]:
@@ -18,6 +19,9 @@ def random(key: PRNGKeyArray, groups: Iterable[GroupLike]) -> dict[str, Float[Ar
     Returns:
       Group name to (size,), float32.
 
+    Raises:
+      ValueError: If `groups` is no sequence of groups.
+
     >>> from types import SimpleNamespace as Plain
     >>> found = random(jax.random.key(0), [Plain(name="conv1", size=3, members=[])])
     >>> found["conv1"].shape
@@ -25,5 +29,5 @@ def random(key: PRNGKeyArray, groups: Iterable[GroupLike]) -> dict[str, Float[Ar
     """
     return {
         group.name: jax.random.uniform(jax.random.fold_in(key, number), (group.size,))
-        for number, group in enumerate(groups)
+        for number, group in enumerate(listed(groups))
     }

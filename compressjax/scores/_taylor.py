@@ -9,14 +9,15 @@ Source: Molchanov, Mallya, Tyree, Frosio, Kautz, "Importance Estimation for Neur
 (arXiv 1906.10771), equation 8.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from compressjax.projections import GroupLike
-from compressjax.projections._members import check_groups, member_sums
+from compressjax.projections._members import check_groups, listed, member_sums
 from compressjax.trees import Tree, leaves
 
 
@@ -41,11 +42,14 @@ def taylor_start(groups: Iterable[GroupLike]) -> TaylorSums:
     Returns:
       Sums to pass to `taylor_add`.
 
+    Raises:
+      ValueError: If `groups` is no sequence of groups.
+
     >>> from types import SimpleNamespace as Plain
     >>> taylor_start([Plain(name="fc", size=2, members=[])]).total
     {'fc': Array([0., 0.], dtype=float32)}
     """
-    return TaylorSums({group.name: jnp.zeros(group.size) for group in groups}, jnp.zeros((), jnp.int32))
+    return TaylorSums({group.name: jnp.zeros(group.size) for group in listed(groups)}, jnp.zeros((), jnp.int32))
 
 
 def taylor_add(sums: TaylorSums, params: Tree, gradients: Tree, groups: Iterable[GroupLike]) -> TaylorSums:
@@ -61,7 +65,7 @@ def taylor_add(sums: TaylorSums, params: Tree, gradients: Tree, groups: Iterable
       New sums.
 
     Raises:
-      ValueError: If a group does not fit `params`.
+      ValueError: If a group does not fit `params`, or `gradients` lacks one of its leaves.
 
     >>> from compressjax.projections import whole
     >>> params = {"w": jnp.array([1.0, 2.0])}
@@ -70,9 +74,17 @@ def taylor_add(sums: TaylorSums, params: Tree, gradients: Tree, groups: Iterable
     {'layer': Array([2.25], dtype=float32)}
     """
     known, slopes = leaves(params), leaves(gradients)
+    groups = check_groups(groups, known)
+    for path in (member.path for group in groups for member in group.members):
+        if path not in slopes or np.shape(slopes[path]) != np.shape(known[path]):
+            found = f"the shape {np.shape(slopes[path])}" if path in slopes else "nothing"
+            raise ValueError(
+                f"The gradients have {found} at {path!r}, where the parameters have the shape {np.shape(known[path])}: "
+                "give a tree like the parameters."
+            )
     total = {
         group.name: sums.total[group.name] + jnp.square(member_sums(jnp.multiply, group, known, slopes))
-        for group in check_groups(groups, known)
+        for group in groups
     }
     return TaylorSums(total, sums.batches + 1)
 
@@ -90,7 +102,7 @@ def taylor(params: Tree, gradients: Iterable[Tree], groups: Iterable[GroupLike])
       Group name to (size,), float32.
 
     Raises:
-      ValueError: If there is no gradient, or a group does not fit `params`.
+      ValueError: If there is no gradient, `gradients` is a single tree, or a group or a gradient does not fit `params`.
 
     >>> from compressjax.projections import whole
     >>> params = {"w": jnp.array([1.0, 2.0])}
@@ -98,11 +110,21 @@ def taylor(params: Tree, gradients: Iterable[Tree], groups: Iterable[GroupLike])
     >>> taylor(params, batches, [whole("layer", params, "w")])
     {'layer': Array([1.25], dtype=float32)}
     """
-    groups = tuple(groups)
+    if _is_one_tree(gradients, params):
+        raise ValueError("taylor takes one gradient tree per batch: for a single one, pass [gradients].")
+    groups = listed(groups)
     sums = taylor_start(groups)
     for gradient in gradients:
         sums = taylor_add(sums, params, gradient, groups)
     return taylor_mean(sums)
+
+
+def _is_one_tree(gradients: Any, params: Tree) -> bool:
+    """Whether this is a gradient, and not an iterable of them."""
+    if isinstance(gradients, Iterator):  # before its leaves are compared: it would be a leaf itself
+        return False
+    single = isinstance(gradients, Mapping) or not isinstance(gradients, Iterable)
+    return single or leaves(gradients).keys() == leaves(params).keys()
 
 
 def taylor_mean(sums: TaylorSums) -> dict[str, Float[Array, " size"]]:

@@ -56,6 +56,16 @@ def test_the_kept_members_are_those_with_most_energy_in_all_kernels() -> None:
     assert alive(project(rules, params)["b"]) == kept.tolist()
 
 
+def test_kernels_with_outputs_first() -> None:
+    params = {"a": jnp.array([[3.0, 1.0], [0.5, 0.0]]), "b": jnp.array([[1.0, 9.0]])}
+    net = channels.trace(lambda p, x: p["b"] @ jax.nn.relu(p["a"] @ x), params, jnp.ones(2))
+    rules = coupled(net.groups, {net.groups[0].name: 1}, params, outputs={"*": -1})
+    assert {path: leaf.tolist() for path, leaf in project(rules, params).items()} == {
+        "a": [[3.0, 1.0], [0.0, 0.0]],
+        "b": [[1.0, 9.0]],
+    }
+
+
 def test_admm_brings_all_kernels_of_a_group_to_the_set() -> None:
     params = parameters()
     net = channels.trace(residual, params, X)

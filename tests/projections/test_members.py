@@ -53,6 +53,67 @@ def test_attention_kernels_have_two_output_axes() -> None:
     assert paths(readers([heads], params, outputs=outputs)) == [("heads", [("out/kernel", 0)])]
 
 
+def outputs_first():
+    """``h = l2.weight @ relu(l1.weight @ x)`` and a convolution OIHW before it, all with outputs first."""
+    params = {
+        "conv": {"weight": jnp.ones((3, 1, 2, 2)), "bias": jnp.ones(3)},
+        "l1": {"weight": jnp.ones((4, 3)), "scale": jnp.ones(())},
+        "l2": {"weight": jnp.ones((2, 4))},
+    }
+    conv = [place("conv/weight", 0, range(3)), place("conv/bias", 0, range(3)), place("l1/weight", 1, range(3))]
+    hidden = [place("l1/weight", 0, range(4)), place("l2/weight", 1, range(4))]
+    return params, [Plain(name="conv", size=3, members=conv), Plain(name="l1", size=4, members=hidden)]
+
+
+def test_first_axes_are_outputs_where_a_rule_is_negative() -> None:
+    params, groups = outputs_first()
+    rule = {"*weight": -1}
+    assert paths(producers(groups, params, outputs=rule)) == [
+        ("conv", [("conv/weight", 0)]),
+        ("l1", [("l1/weight", 0)]),
+    ]
+    assert paths(readers(groups, params, outputs=rule)) == [("conv", [("l1/weight", 1)]), ("l1", [("l2/weight", 1)])]
+    # A rule that takes in vectors and scalars as well says the same: they are neither.
+    assert paths(producers(groups, params, outputs={"*": -1})) == paths(producers(groups, params, outputs=rule))
+    two = {"kernel": jnp.ones((2, 3, 5))}
+    heads = Plain(name="heads", size=3, members=[place("kernel", 1, range(3))])
+    assert paths(producers([heads], two, outputs={"kernel": -2})) == [("heads", [("kernel", 1)])]
+    with pytest.raises(ValueError, match="No kernel reads"):
+        readers([heads], two, outputs={"kernel": -2})
+
+
+@pytest.mark.parametrize("number", [0, True, 1.5])
+def test_outputs_that_are_no_number_of_axes(number, unchecked) -> None:
+    params, groups = outputs_first()
+    with pytest.raises(ValueError, match=rf"outputs of l1/weight is {number}: give how many of its last axes"):
+        producers(groups, params, outputs={"l1/weight": number})
+
+
+@pytest.mark.parametrize("number", [3, -3])
+def test_more_outputs_than_axes(number: int) -> None:
+    params, groups = outputs_first()
+    with pytest.raises(ValueError, match=rf"outputs of l1/weight is {number}, but it has 2 axes"):
+        readers(groups, params, outputs={"l1/weight": number})
+
+
+def test_python_numbers_are_scalars() -> None:
+    params, groups = outputs_first()
+    params["l1"]["scale"] = 2.0
+    assert paths(producers(groups[1:], params, outputs={"*": -1})) == [("l1", [("l1/weight", 0)])]
+    with pytest.raises(ValueError, match=r"l1/scale axis 0: the leaf of shape \(\)"):
+        producers([Plain(name="s", size=1, members=[place("l1/scale", 0, [0])])], params)
+
+
+def test_a_net_is_no_sequence_of_groups(unchecked) -> None:
+    params, groups = outputs_first()
+    net = Plain(groups=groups)
+    for take in (lambda g: producers(g, params), lambda g: under(g, "l1"), lambda g: matching(g, "*")):
+        with pytest.raises(ValueError, match=r"no sequence of groups: pass its \.groups"):
+            take(net)
+        with pytest.raises(ValueError, match="groups is a int, no sequence of groups: pass a list"):
+            take(3)
+
+
 def test_selection_by_key_and_by_glob() -> None:
     params, group = conv_then_dense()
     both = whole("all", {"params": params, "stats": {"mean": jnp.ones(2)}}, "*")

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from compressjax import scores
+from compressjax import channels, scores
 from compressjax.channels import importance as chain_importance
 from compressjax.data import load
 from compressjax.projections import producers
@@ -70,6 +70,39 @@ def test_importance_is_that_of_the_chain() -> None:
     np.testing.assert_allclose(scores.importance(params, hidden(params))["fc1"], expected, rtol=1e-6)
 
 
+def test_kernels_with_outputs_first() -> None:
+    rng = np.random.default_rng(0)
+    params = {
+        "l1": {"weight": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32).at[2].set(0.0), "bias": jnp.ones(5)},
+        "l2": {"weight": jnp.asarray(rng.normal(size=(2, 5)), jnp.float32), "temperature": 2.0},
+    }
+
+    def forward(p, x):
+        return p["l2"]["weight"] @ jax.nn.relu(p["l1"]["weight"] @ x + p["l1"]["bias"]) / p["l2"]["temperature"]
+
+    groups = channels.trace(forward, params, jnp.ones(3)).groups
+    (name,) = [group.name for group in groups]
+    rule = {"*weight": -1}
+    kernel, reader = (np.asarray(params[layer]["weight"]) for layer in ("l1", "l2"))
+    own = producers(groups, params, outputs=rule)
+    np.testing.assert_allclose(scores.l1(params, own)[name], np.abs(kernel).sum(1), rtol=1e-6)
+    for found in (scores.l1(params, own), scores.importance(params, groups, outputs=rule)):
+        assert int(found[name].argmin()) == 2
+    expected = np.linalg.norm(kernel, axis=1) * np.linalg.norm(reader, axis=0)
+    np.testing.assert_allclose(scores.importance(params, groups, outputs=rule)[name], expected, rtol=1e-6)
+
+
+def test_python_numbers_may_stand_among_the_parameters() -> None:
+    params = mlp() | {"temperature": 2.0}
+    groups = hidden(params)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    for score in (scores.l1, scores.l2, scores.importance, scores.geometric_median):
+        np.testing.assert_array_equal(score(params, groups)["fc1"], score(mlp(), groups)["fc1"])
+    expected = sum(np.asarray(params["fc1"][leaf]).reshape(-1, 4).sum(0) for leaf in ("kernel", "bias"))
+    expected = (expected + np.asarray(params["fc2"]["kernel"]).sum(1)) ** 2
+    np.testing.assert_allclose(scores.taylor(params, [gradient], groups)["fc1"], expected, rtol=1e-5)
+
+
 def test_geometric_median_picks_the_redundant_filter_and_l2_does_not() -> None:
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(3, 3, 2, 6))
@@ -127,6 +160,40 @@ def test_taylor_is_the_squared_first_order_change_averaged_over_batches() -> Non
 def test_taylor_needs_a_batch() -> None:
     with pytest.raises(ValueError, match="at least one batch"):
         scores.taylor(mlp(), [], hidden(mlp()))
+
+
+def test_taylor_of_a_single_tree_is_refused(unchecked) -> None:
+    params = mlp()
+    groups = hidden(params)
+    for single in (params, dict(params), {"other": params}, 3):
+        with pytest.raises(ValueError, match=r"one gradient tree per batch: for a single one, pass \[gradients\]"):
+            scores.taylor(params, single, groups)
+    plain = [params["fc1"]["kernel"]]  # parameters that are a list themselves, and one gradient like them
+    place_of = [Plain(name="g", size=4, members=[place("0", 1, range(4))])]
+    with pytest.raises(ValueError, match="for a single one"):
+        scores.taylor(plain, plain, place_of)
+    assert scores.taylor(plain, [plain, plain], place_of)["g"].shape == (4,)
+
+
+def test_taylor_says_which_gradient_does_not_fit() -> None:
+    params = mlp()
+    groups = hidden(params)
+    with pytest.raises(ValueError, match=r"have nothing at 'fc1/bias', where the parameters have the shape \(4,\)"):
+        scores.taylor(params, [{"fc1": {"kernel": params["fc1"]["kernel"]}}], groups)
+    wrong = params | {"fc2": {"kernel": jnp.ones((4, 1)), "bias": jnp.ones(2)}}
+    with pytest.raises(ValueError, match=r"have the shape \(4, 1\) at 'fc2/kernel'"):
+        scores.taylor(params, [wrong], groups)
+
+
+def test_every_score_refuses_a_net(unchecked) -> None:
+    params = mlp()
+    net = Plain(groups=hidden(params))
+    every = (scores.l1, scores.l2, scores.importance, scores.geometric_median, scores.norm_scale)
+    calls = [lambda score=score: score(params, net) for score in every]
+    calls += [lambda: scores.taylor(params, [params], net), lambda: scores.random(jax.random.key(0), net)]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"pass its \.groups"):
+            call()
 
 
 def test_norm_scale_takes_only_groups_with_a_scale() -> None:
