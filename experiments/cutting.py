@@ -118,10 +118,8 @@ class Knife:
 
     def _check_reach(self, cut: Cut) -> None:
         """Raises `ValueError` if a cut asks for more than goes with every group at its floor."""
-        # Trimming may stop at a floor that is no multiple.
-        multiple = 1 if cut.allocation == "trim" else self._multiple(cut)
         equal = {group.name: np.ones(group.size) for group in self.groups}
-        least = channels.allocate(self.groups, equal, 0.0, multiple=multiple, floor=self.config.floor)
+        least = channels.allocate(self.groups, equal, 0.0, multiple=self._multiple(cut), floor=self.config.floor)
         price = self.price(cut.cost)
         left = float(price({name: int(kept.sum()) for name, kept in least.items()})) / float(price({}))
         if left > (1 - cut.removed) * (1 + 1e-6):

@@ -6,16 +6,19 @@ Two rankings::
     global   all members compete; before, the scores of each group are divided by their mean, because a layer's scale
              says nothing about its worth (without this one layer may lose everything)
 
-Then widths are rounded to a multiple, no group falls below its floor, and within a group the highest scores stay; ties
-go to the lower number.  A larger share never keeps less, so that a cost can be met by bisection over the share.
+Then widths are rounded to a multiple, no group falls below its floor rounded up to a multiple (or stays whole, where it
+has not so many members), and within a group the highest scores stay; ties go to the lower number.  A larger share never
+keeps less, so that a cost can be met by bisection over the share.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from compressjax.projections import GroupLike
+from compressjax.projections._members import listed
 
 RANKINGS = ("group", "global")
 Vector = Float[np.ndarray, " members"] | Float[Array, " members"]
@@ -42,13 +45,14 @@ def allocate(
       per_group: Shares of single groups by name, instead of `share` (and out of the global competition).
       normalize: Whether a global ranking divides each group's scores by their mean.
       multiple: Widths are rounded to the nearest positive multiple of this, to the whole group where that is nearer.
-      floor: Least share of every group.
+      floor: Least share of every group; see `least_width`.
 
     Returns:
       Group name to Boolean vector over its members.
 
     Raises:
-      ValueError: If scores are missing, of the wrong length or not finite, or a number is out of range.
+      ValueError: If scores are missing, of the wrong length or not finite, `groups` is no sequence of groups, or a
+        number is out of range.
 
     >>> from compressjax.channels._net import Group
     >>> groups = (Group("g0", 4, (), ()), Group("g1", 2, (), ()))
@@ -58,9 +62,8 @@ def allocate(
     """
     if ranking not in RANKINGS:
         raise ValueError(f"There is no ranking {ranking!r}; choose one of {', '.join(RANKINGS)}.")
-    if multiple < 1:
-        raise ValueError(f"multiple={multiple} must be at least 1.")
-    groups = tuple(groups)
+    check_whole("multiple", multiple)
+    groups = listed(groups)
     own = dict(per_group or {})
     sizes = {group.name: group.size for group in groups}
     for name in own:
@@ -69,7 +72,7 @@ def allocate(
     for name, value in {"share": share, "floor": floor, **own}.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name}={value} is a share and must lie in [0, 1].")
-    ranked = {group.name: _checked(group, scores) for group in groups}
+    ranked = {name: checked_scores(name, size, scores) for name, size in sizes.items()}
     counts = {name: round_half_up(own.get(name, share) * size) for name, size in sizes.items()}
     if ranking == "global":
         free = [name for name in sizes if name not in own]
@@ -77,7 +80,7 @@ def allocate(
     keep = {}
     for name, size in sizes.items():
         rounded = size if size - counts[name] < multiple / 2 else multiple * round_half_up(counts[name] / multiple)
-        width = min(size, max(rounded, int(np.ceil(floor * size)), multiple))
+        width = min(size, max(rounded, least_width(size, int(np.ceil(floor * size)), multiple)))
         keep[name] = np.zeros(size, bool)
         keep[name][np.argsort(-ranked[name], kind="stable")[:width]] = True
     return keep
@@ -92,14 +95,34 @@ def round_half_up(value: float) -> int:
     return int(np.floor(value + 0.5))
 
 
-def _checked(group: GroupLike, scores: Mapping[str, Vector]) -> np.ndarray:
-    if group.name not in scores:
-        raise ValueError(f"There are no scores for group {group.name!r}; there are for {', '.join(scores) or 'none'}.")
-    vector = np.asarray(scores[group.name], np.float64)
-    if vector.shape != (group.size,):
-        raise ValueError(f"The scores of group {group.name!r} have shape {vector.shape}, not ({group.size},).")
+def least_width(size: int, floor: int, multiple: int) -> int:
+    """The fewest members that stay of a group: its floor rounded up to a positive multiple, or all where it has fewer.
+
+    >>> least_width(16, 3, 4), least_width(8, 1, 16)
+    (4, 8)
+    """
+    return min(size, multiple * max(1, -(-floor // multiple)))
+
+
+def check_whole(what: str, value: Any) -> None:
+    """Raises `ValueError` unless the value is a whole number, 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{what}={value!r} must be a whole number, at least 1.")
+
+
+def checked_scores(name: str, size: int, scores: Mapping[str, Any]) -> np.ndarray:
+    """The scores of a group as float64.
+
+    Raises:
+      ValueError: If they are missing, of the wrong length or not finite.
+    """
+    if name not in scores:
+        raise ValueError(f"There are no scores for group {name!r}; there are for {', '.join(scores) or 'none'}.")
+    vector = np.asarray(scores[name], np.float64)
+    if vector.shape != (size,):
+        raise ValueError(f"The scores of group {name!r} have shape {vector.shape}, not ({size},).")
     if not np.isfinite(vector).all():
-        raise ValueError(f"The scores of group {group.name!r} hold values that are not finite.")
+        raise ValueError(f"The scores of group {name!r} hold values that are not finite.")
     return vector
 
 

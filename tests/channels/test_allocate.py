@@ -1,5 +1,7 @@
 """Allocation: shares, the global competition, rounding, floors, and what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,11 @@ def test_multiples_and_floors():
     assert widths(0.95, multiple=4) == {"a": 8, "b": 4}
     assert widths(0.0) == {"a": 1, "b": 1}
     assert widths(0.0, floor=0.5) == {"a": 4, "b": 2}
+    # A floor is rounded up to a multiple; where a group has not so many members, it stays whole.
+    assert widths(0.0, floor=0.5, multiple=3) == {"a": 6, "b": 3}
+    assert widths(0.0, floor=0.8, multiple=3) == {"a": 8, "b": 4}
+    assert widths(0.0, multiple=5) == {"a": 5, "b": 4}
+    assert widths(0.0, multiple=16) == {"a": 8, "b": 4}
 
 
 @pytest.mark.parametrize("ranking", ["group", "global"])
@@ -70,3 +77,11 @@ def test_a_larger_share_never_keeps_less(ranking):
 def test_bad_input(scores, kwargs, match):
     with pytest.raises(ValueError, match=match):
         allocate(GROUPS, scores, **{"share": 0.5, **kwargs})
+
+
+def test_wrong_types(unchecked):
+    for wrong in (2.5, float("nan"), True, "4"):
+        with pytest.raises(ValueError, match=r"multiple=.* must be a whole number, at least 1"):
+            allocate(GROUPS, SCORES, 0.5, multiple=wrong)
+    with pytest.raises(ValueError, match=r"groups is a SimpleNamespace, no sequence of groups: pass its \.groups"):
+        allocate(SimpleNamespace(groups=GROUPS), SCORES, 0.5)

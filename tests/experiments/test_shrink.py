@@ -122,6 +122,7 @@ def test_admm_reaches_its_widths_and_the_cut_takes_them(tmp_path):
         ({"cuts": (Cut(allocation="trim", removed=0.0),)}, "nothing to trim"),
         ({"cuts": (Cut(removed=0.99),)}, "goes, not 99.0%"),
         ({"cuts": (Cut(allocation="trim", cost="simd", removed=0.95),)}, "goes, not 95.0%"),
+        ({"cuts": (Cut(allocation="trim", removed=0.1, multiple=512),)}, "0.0% of the cost goes, not 10.0%"),
         ({"cuts": (Cut(score="norm_scale"),)}, "no normalization"),
         ({"sparsify": Sparsify(epochs=1.0, method="slimming")}, "matches no leaf"),
         ({"sparsify": Sparsify(epochs=1.0, method="slimming", reweight=5)}, "slimming has neither"),
