@@ -17,6 +17,7 @@ K. Wang et al., "HAQ", CVPR 2019.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from compressjax.cost._check import POSITIVE, check_fields
 from compressjax.cost._count import macs
 from compressjax.cost._layers import Layers, PerLayer, namespace
 from compressjax.cost._platform import Modelled
@@ -52,6 +53,10 @@ class BitFusion(Modelled):
     skips_zeros: ClassVar[bool] = False
     source: ClassVar[str] = "Bit Fusion (Sharma et al. 2018)"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, POSITIVE, "bricks", "frequency")
+
     def compute(self, layers: Layers) -> PerLayer:
         fused = _fused(layers.weight_bits) * _fused(layers.activation_bits) / 4
         return macs(layers) / layers.repeats * fused / (self.bricks * self.frequency)
@@ -77,6 +82,10 @@ class BitSerial(Modelled):
     frequency: float
     skips_zeros: ClassVar[bool] = False
     source: ClassVar[str] = "bit-serial matrix product (BISMO, Umuroglu et al. 2018)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, POSITIVE, "lanes", "frequency")
 
     def compute(self, layers: Layers) -> PerLayer:
         work = macs(layers) / layers.repeats * layers.weight_bits * layers.activation_bits

@@ -15,6 +15,7 @@ Sources: C. Zhang et al., "Optimizing FPGA-based accelerator design for deep CNN
 from dataclasses import dataclass
 from typing import ClassVar
 
+from compressjax.cost._check import NOT_NEGATIVE, POSITIVE, check_fields
 from compressjax.cost._layers import Layers, PerLayer, ceil_div, namespace
 from compressjax.cost._platform import Modelled, supported
 
@@ -44,6 +45,11 @@ class FPGATile(Modelled):
     lut_macs: float = 2.0
     float_dsps: float = 5.0
     source: ClassVar[str] = "FPGA tile (Zhang et al. 2015), DSP packing (Xilinx WP486)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, POSITIVE, "tile_outputs", "tile_inputs", "frequency", "float_dsps")
+        check_fields(self, NOT_NEGATIVE, "lut_macs")
 
     def compute(self, layers: Layers) -> PerLayer:
         width = supported(layers, (4, 8, 16))

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from compressjax import trees
+from compressjax.cost._check import NOT_NEGATIVE, PART, POSITIVE, check
 
 # A number per layer: NumPy outside of JAX transformations, JAX inside.
 PerLayer = Float[np.ndarray, " layers"] | Float[Array, " layers"]
@@ -113,7 +114,9 @@ class Layers:
           The copy.
 
         Raises:
-          ValueError: If there is no such numeric field, an array has another length or a pattern has no effect.
+          ValueError: If there is no such numeric field, an array has another length, a pattern has no effect, or a
+            number that is not traced is out of range: densities lie in [0, 1]; bits and block sizes are above 0; no
+            size is negative.
 
         >>> from compressjax import cost
         >>> params = {"a": jnp.ones((3, 4)), "b": jnp.ones((4, 2))}
@@ -128,7 +131,16 @@ class Layers:
         return dataclasses.replace(self, **changes)
 
     def _filled(self, field: str, value: Any) -> Any:
+        within = RANGES.get(field, NOT_NEGATIVE)
         if isinstance(value, Mapping):
+            for pattern, number in value.items():
+                if np.shape(number):
+                    raise ValueError(
+                        f"{field} of {pattern!r} has shape {np.shape(number)}: give one number, and use jax.vmap for a "
+                        "population."
+                    )
+                if number is not None:
+                    check(f"{field} of {pattern!r}", number, within)
             new = trees.assign(value, dict.fromkeys(self.names, 0))
             old = getattr(self, field)
             entries = [new.get(name, old[i]) for i, name in enumerate(self.names)]
@@ -138,6 +150,7 @@ class Layers:
             value = np.asarray(value)
         if np.shape(value) not in ((), (len(self),)):
             raise ValueError(f"{field} has shape {np.shape(value)}, but there are {len(self)} layers: ({len(self)},).")
+        check(field, value, within, self.names if np.shape(value) else ())
         if isinstance(value, jax.Array):
             return jnp.broadcast_to(value.astype(jnp.result_type(float)), (len(self),))
         return np.array(np.broadcast_to(np.asarray(value, np.float64), (len(self),)))
@@ -145,6 +158,9 @@ class Layers:
 
 STATIC = tuple(field.name for field in dataclasses.fields(Layers) if field.metadata.get("static"))
 FIELDS = tuple(field.name for field in dataclasses.fields(Layers) if not field.metadata.get("static"))
+RANGES = {"density": PART} | dict.fromkeys(
+    ("weight_bits", "activation_bits", "block_inputs", "block_outputs"), POSITIVE
+)  # other fields are NOT_NEGATIVE: a group of channels, a depthwise one too, may have width 0
 
 
 def concatenate(parts: Iterable[Layers]) -> Layers:

@@ -11,6 +11,7 @@ slower than the dense kernel.  `compressjax.cost.break_even` finds where it stop
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from compressjax.cost._check import NOT_NEGATIVE, POSITIVE, check_fields
 from compressjax.cost._count import bytes_of_activations, bytes_of_weight, macs
 from compressjax.cost._layers import Layers, PerLayer, namespace
 
@@ -51,6 +52,9 @@ class Energy:
       dram: Joules per 32 bits.
       scale: Factor on all but static power, for another process.
 
+    Raises:
+      ValueError: If `reuse` is not above 0 or another number is negative.
+
     >>> import numpy as np
     >>> [
     ...     round(float(e) * 1e12, 3)
@@ -65,6 +69,10 @@ class Energy:
     dram: float = 640e-12
     scale: float = 1.0
     source: ClassVar[str] = "45 nm, Horowitz, ISSCC 2014; SRAM reuse assumed"
+
+    def __post_init__(self) -> None:
+        check_fields(self, NOT_NEGATIVE, "static", "sram", "dram", "scale")
+        check_fields(self, POSITIVE, "reuse")
 
     def mac(self, weight_bits: Any, activation_bits: Any) -> Any:
         """Joules per MAC.
@@ -131,6 +139,9 @@ class Modelled:
       on_chip: Bytes of activations that need not leave the chip.
       energy_model: What energy is made of.
 
+    Raises:
+      ValueError: Here and in subclasses, if a number that is not traced is out of range.
+
     >>> from dataclasses import dataclass
     >>> import numpy as np
     >>> from compressjax import cost
@@ -150,6 +161,10 @@ class Modelled:
     modelled: ClassVar[bool] = True
     source: ClassVar[str] = ""
     skips_zeros: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_fields(self, POSITIVE, "bandwidth")
+        check_fields(self, NOT_NEGATIVE, "on_chip")
 
     def compute(self, layers: Layers) -> PerLayer:
         """Seconds of arithmetic in one execution of each layer."""

@@ -12,6 +12,7 @@ Ren et al., "ADMM-NN", ASPLOS 2019 (arXiv 1812.11677).
 from dataclasses import dataclass
 from typing import ClassVar
 
+from compressjax.cost._check import NOT_NEGATIVE, POSITIVE, SHARE, check_fields
 from compressjax.cost._count import macs
 from compressjax.cost._layers import Layers, PerLayer, namespace
 from compressjax.cost._platform import Modelled, supported
@@ -43,6 +44,12 @@ class Roofline(Modelled):
     overhead: float = 0.0
     balance: float = 1.0
     source: ClassVar[str] = "roofline (Williams et al. 2009)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, POSITIVE, "peak", "native", "widths")
+        check_fields(self, SHARE, "utilisation", "balance")
+        check_fields(self, NOT_NEGATIVE, "overhead")
 
     def compute(self, layers: Layers) -> PerLayer:
         dense = macs(layers) / layers.repeats

@@ -14,6 +14,7 @@ of Cai et al., ProxylessNAS, ICLR 2019).  The rule on blocks follows Cai et al.,
 from dataclasses import dataclass
 from typing import ClassVar
 
+from compressjax.cost._check import NOT_NEGATIVE, POSITIVE, check_fields
 from compressjax.cost._layers import Layers, PerLayer, ceil_div, namespace
 from compressjax.cost._platform import Modelled, supported
 
@@ -42,6 +43,11 @@ class SIMD(Modelled):
     widths: tuple[int, ...] = (8, 16, 32)
     overhead: float = 0.0
     source: ClassVar[str] = "SIMD lanes, this library's formula"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, POSITIVE, "frequency", "vector_bits", "units", "widths")
+        check_fields(self, NOT_NEGATIVE, "overhead")
 
     def compute(self, layers: Layers) -> PerLayer:
         lanes = self.vector_bits / supported(layers, self.widths)

@@ -14,6 +14,7 @@ SCALE-Sim", ISPASS 2020.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from compressjax.cost._check import POSITIVE, check_fields
 from compressjax.cost._layers import Layers, PerLayer, ceil_div, namespace
 from compressjax.cost._platform import Modelled, supported
 
@@ -40,6 +41,10 @@ class Systolic(Modelled):
     frequency: float
     width: int = 8
     source: ClassVar[str] = "weight-stationary systolic array (SCALE-Sim, Samajdar et al. 2020)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, POSITIVE, "rows", "columns", "frequency", "width")
 
     def compute(self, layers: Layers) -> PerLayer:
         depth, each = layers.window * layers.inputs, layers.outputs / layers.groups

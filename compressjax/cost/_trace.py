@@ -41,7 +41,7 @@ def layers(f: Callable[..., Any], params: Any, *xs: Any, while_steps: int | None
 
     Args:
       f: Any function that JAX can trace.
-      params: Its parameters, a tree of arrays or of `jax.ShapeDtypeStruct`.
+      params: Its parameters, a tree of arrays, numbers or `jax.ShapeDtypeStruct`.
       *xs: Its other arguments, likewise.
       while_steps: Steps to assume for every ``while`` loop that holds a contraction; the jaxpr does not tell.
 
@@ -62,7 +62,7 @@ def layers(f: Callable[..., Any], params: Any, *xs: Any, while_steps: int | None
     (array([  1.,  20., 800., 500.]), array([ 20.,  50., 500.,  10.]), array([576.,  64.,   1.,   1.]))
     """
     closed = jax.make_jaxpr(f)(params, *xs)
-    sizes = {path: int(np.prod(leaf.shape)) for path, leaf in trees.leaves(params).items()}
+    sizes = {path: int(np.prod(np.shape(leaf))) for path, leaf in trees.leaves(params).items()}
     inputs: list[_Origin | None] = [_Origin(frozenset({path}), 1) for path in sizes]
     inputs += [None] * (len(closed.jaxpr.invars) - len(inputs))
     walk = _Walk(while_steps)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from compressjax import channels
+from compressjax.cost._check import Range, check
 from compressjax.cost._layers import Layers, namespace
 from compressjax.cost._sizes import conv_sizes, dot_sizes
 
@@ -22,7 +23,9 @@ def of_widths(net: channels.Net, layers: Layers) -> Callable[[Mapping[str, Any]]
       layers: From `compressjax.cost.layers`, of the same function and inputs; bits and densities set on it stay.
 
     Returns:
-      Widths (group name to a number, NumPy or JAX, traced or not; missing groups are whole) -> `Layers`.
+      Widths (group name to a number, NumPy or JAX, traced or not; missing groups are whole) -> `Layers`.  The function
+      raises ValueError for an unknown group, an array (a population is a `jax.vmap`), and for a number that is not
+      traced and not within 0 and the group's size.
 
     Raises:
       ValueError: If `net` has no operation for one of the layers.
@@ -48,14 +51,20 @@ def of_widths(net: channels.Net, layers: Layers) -> Callable[[Mapping[str, Any]]
                 f"The net has no operation of the size of layer {name!r}: trace the same function for both."
             )
         matched.append(op)
-    known = {group.name for group in net.groups}
+    known = {group.name: group.size for group in net.groups}
     sizes = [_sizes(op, layers.weight_operands[i], {}) for i, op in enumerate(matched)]
     changing = [field for field in sizes[0] if field not in ("window", "valid_taps")] if sizes else []
 
     def at(widths: Mapping[str, Any]) -> Layers:
-        for name in widths:
+        for name, width in widths.items():
             if name not in known:
                 raise ValueError(f"widths names {name!r}, which is no group. Groups: {', '.join(sorted(known))}.")
+            if np.shape(width):
+                raise ValueError(
+                    f"The width of group {name!r} has shape {np.shape(width)}: give one number, and use jax.vmap for a "
+                    "population."
+                )
+            check(f"The width of group {name!r}", width, Range(high=known[name]))
         found = [_sizes(op, layers.weight_operands[i], widths) for i, op in enumerate(matched)]
         changes = {}
         for field in changing:

@@ -49,6 +49,42 @@ def test_replace_takes_numbers_arrays_and_rules(net):
         net.replace(weight_bits={"c": 8})
 
 
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"density": 2.0}, "density is 2.0: it must be a number at least 0 and at most 1"),
+        ({"density": -1}, "density is -1"),
+        ({"density": np.nan}, "density is nan"),
+        ({"density": jnp.array([0.5, 1.5])}, "density of b is 1.5"),
+        ({"density": {"b": 1.5}}, "density of 'b' is 1.5"),
+        ({"weight_bits": 0}, "weight_bits is 0: it must be a number above 0"),
+        ({"activation_bits": [8, -8]}, "activation_bits of b is -8"),
+        ({"block_outputs": 0.0}, "block_outputs is 0.0"),
+        ({"groups": -1}, "groups is -1"),
+        ({"outputs": -3}, "outputs is -3: it must be a number at least 0"),
+        ({"inputs": "many"}, "inputs is 'many': it must be a number"),
+        ({"inputs": {"a": "many"}}, "inputs of 'a' is 'many'"),
+        ({"inputs": {"a": np.arange(3)}}, r"inputs of 'a' has shape \(3,\): give one number, and use jax\.vmap"),
+    ],
+)
+def test_numbers_out_of_range(net, changes, match):
+    with pytest.raises(ValueError, match=match):
+        net.replace(**changes)
+
+
+def test_limits_of_the_ranges_are_allowed(net):
+    assert net.replace(density=0.0).density.tolist() == [0, 0]
+    assert net.replace(density=np.float32(1.0), weight_bits=0.5, outputs=0).outputs.tolist() == [0, 0]
+    assert net.replace(weight_bits=jnp.bfloat16(8)).weight_bits.tolist() == [8, 8]
+
+
+def test_traced_numbers_are_not_checked(net):
+    def price(density):
+        return cost.weight_bytes(net.replace(density=density, weight_bits={"b": 8 * density})).sum()
+
+    assert jax.vmap(price)(jnp.array([0.5, 2.0])).shape == (*jax.jit(price)(2.0).shape, 2)
+
+
 def test_joining_keeps_every_layer(net):
     both = cost.concatenate([net, net.replace(weight_bits=8)])
     assert both.names == net.names * 2

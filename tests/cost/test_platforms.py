@@ -1,5 +1,7 @@
 """Platforms: small cases by hand, laws over all of them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +83,55 @@ class TestEveryModel:
     def test_memory_bounds_latency(self, name):
         slow = cost.Roofline(peak=1e30, bandwidth=1e9)
         assert (PLATFORMS[name].latency(network()) >= slow.latency(network())).all()
+
+
+WRONG = {
+    "roofline": {
+        "peak": -1.0,
+        "utilisation": 1.5,
+        "native": 0,
+        "widths": (8, -16),
+        "overhead": -0.1,
+        "balance": 0.0,
+        "bandwidth": 0.0,
+        "on_chip": -1.0,
+    },
+    "simd": {"frequency": 0.0, "vector_bits": -128, "units": 0, "widths": (), "overhead": np.nan},
+    "systolic": {"rows": 0, "columns": -1, "frequency": np.nan, "width": 0},
+    "fpga": {"tile_outputs": 0, "tile_inputs": 0, "frequency": -1.0, "lut_macs": -1.0, "float_dsps": 0.0},
+    "bit fusion": {"bricks": 0, "frequency": 0.0},
+    "bit serial": {"lanes": -64, "frequency": 0.0},
+}
+
+
+@pytest.mark.parametrize("name, field", [(name, field) for name, fields in WRONG.items() for field in fields])
+def test_numbers_out_of_range(name, field):
+    with pytest.raises(ValueError, match=rf"^{field} of {type(PLATFORMS[name]).__name__} is "):
+        dataclasses.replace(PLATFORMS[name], **{field: WRONG[name][field]})
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_every_number_of_a_platform_is_checked(name, unchecked):
+    for field in dataclasses.fields(PLATFORMS[name]):
+        if field.name != "energy_model":
+            with pytest.raises(ValueError, match=f"{field.name} of .* is 'fast': it must be a number"):
+                dataclasses.replace(PLATFORMS[name], **{field.name: "fast"})
+
+
+@pytest.mark.parametrize("field", ["static", "reuse", "sram", "dram", "scale"])
+def test_energies_out_of_range(field):
+    with pytest.raises(ValueError, match=rf"{field} of Energy is -1\.0"):
+        cost.Energy(**{field: -1.0})
+
+
+def test_platforms_may_be_traced(unchecked):
+    net = dense(10, 100, 50)
+
+    def seconds(peak, bandwidth):
+        return cost.Roofline(peak=peak, bandwidth=bandwidth).latency(net).sum()
+
+    found = jax.jit(jax.vmap(seconds))(jnp.array([1e6, 1e9]), jnp.array([1e9, 1e6]))
+    np.testing.assert_allclose(found, [0.05, 0.026], rtol=1e-6)
 
 
 def test_roofline_bounds():

@@ -38,6 +38,13 @@ def test_lenet5():
     assert cost.macs(net, valid=True).tolist() == cost.macs(net).tolist()
 
 
+def test_python_numbers_are_parameters():
+    params = {"a": jnp.ones((4, 8)), "temperature": 2.0, "steps": 3}
+    net = cost.layers(lambda p, x: p["steps"] * (x @ p["a"]) / p["temperature"], params, zeros(1, 4))
+    assert net.names == ("a",)
+    assert (cost.macs(net), cost.parameters(net)) == (32, 32)
+
+
 def test_resnet56():
     net, leaves = of_zoo("resnet56")
     assert cost.macs(net).sum() == 125_485_696  # the published 125.49 M

@@ -87,6 +87,23 @@ def test_latency_of_a_population_under_jit():
     assert (np.diff(sweep) >= 0).all()
 
 
+def test_widths_out_of_range(unchecked):
+    f, params, (x,) = separable_case()
+    at = cost.of_widths(channels.trace(f, params, x), cost.layers(f, params, x))
+    for width in (-3, 99, 8.5, np.nan, jnp.array(9)):
+        with pytest.raises(ValueError, match=r"width of group 'g0' is .*: it must be .* at least 0 and at most 8"):
+            at({"g0": width})
+    with pytest.raises(ValueError, match="width of group 'g0' is 'all'"):
+        at({"g0": "all"})
+    for population in (np.array([1, 2, 3]), jnp.array([4.0]), [1, 2]):
+        with pytest.raises(ValueError, match=r"group 'g0' has shape \(\d,\): give one number, and use jax\.vmap"):
+            at({"g0": population})
+    assert cost.macs(at({"g0": 8})).tolist() == cost.macs(at({})).tolist()
+    assert cost.macs(at({"g0": np.int8(0)})).tolist()[:2] == [0, 0]
+    # Traced widths are not known, so that they pass.
+    assert jax.vmap(lambda width: cost.macs(at({"g0": width})).sum())(jnp.array([1.0, 99.0])).shape == (2,)
+
+
 def test_bad_input():
     f, params, (x,) = separable_case()
     net = channels.trace(f, params, x)
