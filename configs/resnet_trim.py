@@ -21,8 +21,9 @@ def get_config(profile: str = "full") -> ShrinkConfig:
     if profile == "tiny":
         return tiny_shrink(*(Cut(allocation="trim", cost=cost, removed=1 / 3) for cost in ("macs", "simd")))
     config = shrink_config(profile)
-    config.trim_rounds, config.trim_images = 6, 512
+    config.trim_rounds, config.trim_images, config.validation = 6, 256, 2000
     if profile == "full":
+        config.retrain.epochs = 0.1
         costs = ("macs", "simd", "systolic", "fpga", "host")
         config.cuts = tuple(Cut(allocation="trim", cost=cost, removed=1 / 3) for cost in costs)
         return config
