@@ -3,8 +3,8 @@
     --config=configs/vgg_shrink.py             trains the dense network shortly, then halves every layer
     --config=configs/vgg_shrink.py:platforms   cuts of that network by MACs and by latency, at several amounts
 
-`platforms` starts from the dense network of the first run: --config.load names its ``dense.cjx`` if that run had another
-folder.  Six tenths of an epoch make no good VGG; they make one whose widths matter.
+`platforms` starts from the dense network of the first run: --config.load names its ``dense.cjx`` if that run had
+another folder.  Six tenths of an epoch make no good VGG; they make one whose widths matter.
 """
 
 from functools import partial

@@ -19,7 +19,7 @@ from jaxtyping import Bool
 from compressjax import scores, trees
 from compressjax.channels._groups import Group
 from compressjax.channels._net import Net, Tree, wide
-from compressjax.projections import producers, readers
+from compressjax.projections import output_axes, producers, readers
 
 Keep = dict[str, Bool[np.ndarray, " members"]]
 Place = tuple[str, int]  # group and member
@@ -52,8 +52,7 @@ def dead(net: Net, params: Tree, *xs: Any, outputs: trees.Rules[int] | None = No
     [True, False, False]
     """
     params = jax.tree.map(jnp.asarray, params)
-    if outputs:
-        trees.assign(outputs, params)
+    output_axes(params, outputs)  # groups that lack a side are left out below; rules that do not fit are errors
     groups = [group for group in net.groups if _two_sided(group, params, outputs)]
     forward = jax.jit(net.replay({}))
     before = _results(forward, params, xs)

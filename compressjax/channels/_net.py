@@ -325,7 +325,11 @@ def _checked(tree: Tree, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any
 
 def _check_dtype(name: str, leaf: Any, value: Value) -> None:
     """The program computes in the dtypes of the trace; others would silently give other numbers."""
-    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype) if hasattr(leaf, "dtype") else jax.dtypes.result_type(leaf)
+    dtype = (
+        jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
+        if hasattr(leaf, "dtype")
+        else jax.dtypes.result_type(leaf)
+    )
     if dtype != value.dtype:
         raise ValueError(f"{name} is {dtype}; the function was traced with {value.dtype}: cast it, or trace it anew.")
 

@@ -7,7 +7,16 @@ from compressjax.projections._cardinality import Cardinality
 from compressjax.projections._coupled import Members, coupled
 from compressjax.projections._groups import Channels, Columns, Filters, Groups
 from compressjax.projections._low_rank import LowRank
-from compressjax.projections._members import GroupLike, MemberLike, matching, producers, readers, under, whole
+from compressjax.projections._members import (
+    GroupLike,
+    MemberLike,
+    matching,
+    output_axes,
+    producers,
+    readers,
+    under,
+    whole,
+)
 from compressjax.projections._nm import NM
 from compressjax.projections._pattern import Pattern
 from compressjax.projections._tree import Joint, project, supports
@@ -33,6 +42,7 @@ __all__ = [
     "Pattern",
     "coupled",
     "matching",
+    "output_axes",
     "producers",
     "project",
     "readers",

@@ -126,5 +126,7 @@ def test_bad_input():
         channels.dead(net, {**params, "d": X}, X)
     with pytest.raises(ValueError, match="infinite or nan"):
         channels.dead(net, {**params, "c": np.full((4, 2), np.nan, np.float32)}, X)
+    with pytest.raises(ValueError, match="it has 2 axes"):
+        channels.dead(net, params, X, outputs={"a": 5})
     with pytest.raises(ValueError, match="matches no leaf"):
         channels.dead(net, params, X, outputs={"nothing": 1})
