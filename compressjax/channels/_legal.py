@@ -14,7 +14,7 @@ from compressjax.channels._fold import Number, Undefined, agreed, finite, fold, 
 from compressjax.channels._held import SOURCES, SURVIVES, Held, zero
 from compressjax.channels._program import Program, Reason, Step, Value, scan_counts, while_counts
 from compressjax.channels._rules import ELEMENTWISE, IDENTITIES, axes_of, is_float
-from compressjax.channels._rules_shape import between, blocks
+from compressjax.channels._rules_shape import SCATTERS, between, blocks, scatter_axes
 
 
 def freeze_illegal(prog: Program, candidates: set[Dim]) -> None:
@@ -48,6 +48,7 @@ class _Judge:
             "stack": self._stack,
             "pad": self._pad,
             "dynamic_update_slice": self._update,
+            **dict.fromkeys(SCATTERS, self._scatter),
             "scan": self._scan,
             "while": self._while,
             "cond": self._cond,
@@ -231,6 +232,24 @@ class _Judge:
         operand, part = held[:2]
         both = agreed([operand.all, part.all])
         return [self.make(step.outs[0], both, lambda i, a: agreed([operand.at(i, a), part.at(i, a)]))]
+
+    def _scatter(self, step: Step, held: list[Held]) -> list[Held]:
+        placed = scatter_axes(step)
+        body = step.params["update_jaxpr"]
+        # `x.at[i].apply(f)` is a scatter whose body does more than to take the update.
+        takes = step.name != "scatter" or body is None or body.outvars[0] is body.invars[1]
+
+        def after(before: Number, update: Number) -> Number:
+            """Where something is written and where nothing is."""
+            if step.name == "scatter-add":
+                return before if zero(update) is not None else None
+            if step.name == "scatter-mul":
+                return zero(before)
+            return agreed([before, update]) if takes else None
+
+        operand, updates = held[0], held[2]
+        whole = after(operand.all, updates.all)
+        return [self.make(step.outs[0], whole, lambda i, a: after(operand.at(i, a), updates.at(placed.get(i), a)))]
 
     def _merged(self, first: Sequence[Held], second: Sequence[Held]) -> list[Held]:
         return [

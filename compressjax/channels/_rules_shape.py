@@ -207,6 +207,33 @@ def _dynamic_update_slice(step: Step, ins: list[Axes]) -> list[Axes]:
     return [ins[0]]
 
 
+SCATTERS = tuple(f"scatter{kind}" for kind in ("", "-add", "-mul", "-min", "-max"))
+
+
+def scatter_axes(step: Step) -> dict[int, int]:
+    """For every axis of the operand that a scatter writes in full: the axis of the updates that holds it."""
+    numbers = step.params["dimension_numbers"]
+    operand, updates = step.ins[0].shape, step.ins[2].shape
+    left_out = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    window = [i for i in range(len(operand)) if i not in left_out]
+    placed = dict(zip(window, numbers.update_window_dims, strict=True))
+    chosen = numbers.scatter_dims_to_operand_dims
+    return {i: j for i, j in placed.items() if i not in chosen and operand[i] == updates[j]}
+
+
+def _scatter(step: Step, ins: list[Axes]) -> list[Axes]:
+    why = Reason("writes at positions of this axis that are chosen at run time", step)
+    operand, indices, updates = ins
+    placed = scatter_axes(step)
+    for i, j in placed.items():
+        same(operand[i], updates[j], why)
+    others = [d for i, d in enumerate(operand) if i not in placed]
+    others += [d for j, d in enumerate(updates) if j not in placed.values()]
+    for d in (*others, *indices):
+        freeze(d, why)
+    return [list(operand)]
+
+
 def _reduce_window(step: Step, ins: list[Axes]) -> list[Axes]:
     p = step.params
     why = Reason("slides a window over this axis", step)
@@ -236,5 +263,6 @@ RULES: dict[str, Callable[[Step, list[Axes]], list[Axes]]] = {
     "gather": _gather,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,
+    **dict.fromkeys(SCATTERS, _scatter),
     **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _reduce_window),
 }

@@ -454,6 +454,19 @@ def associative_scan():
 
 
 @case
+def message_passing():
+    def f(p, x, sender, receiver):
+        h = jnp.tanh(x @ p["a"])
+        summed = jax.ops.segment_sum(h[sender], receiver, 5)
+        largest = jnp.full_like(h, 0.0).at[receiver].max(h[sender])
+        stored = h.at[2].set(summed[1])
+        return (summed + largest + stored) @ p["b"] + stored.sum(-1, keepdims=True)
+
+    edges = (np.array([0, 1, 1, 4]), np.array([1, 2, 0, 2]))
+    return Case(f, weights(a=(4, 6), b=(6, 2)), (inputs(5, 4), *edges), 1, {("a", 1): "g0"})
+
+
+@case
 def widths_of_one():
     def f(p, x):
         return jax.nn.relu(jax.nn.relu(x @ p["a"]) @ p["b"]) @ p["c"]
