@@ -4,9 +4,9 @@
     --config=configs/resnet_trim.py:resnet56   ResNet-56, widths chosen by MACs or by this machine's measured latency
 
 ResNet-20: greedy trimming with a decaying step (arXiv 1905.11669), filters ranked by their l2 norm, candidates judged
-on validation images with re-estimated batch normalization; 35 steps of retraining.  ResNet-56: one ranking by Taylor score over the cost that a
-channel's removal saves: by MACs, and by latency with widths in multiples of 8.  Retraining is as long as for the cuts
-of ``resnet_shrink.py:resnet56``.
+on validation images with re-estimated batch normalization; 35 steps of retraining.  ResNet-56: one ranking by Taylor
+score over the cost that a channel's removal saves: by MACs, and by latency with widths in multiples of 8.  Retraining
+is as long as for the cuts of ``resnet_shrink.py:resnet56``.
 """
 
 from functools import partial
@@ -24,8 +24,8 @@ def get_config(profile: str = "full") -> ShrinkConfig:
     config.trim_rounds, config.trim_images, config.validation = 6, 256, 2000
     if profile == "full":
         config.retrain.epochs = 0.1
-        costs = ("macs", "systolic", "fpga", "host")
-        config.cuts = tuple(Cut(allocation="trim", cost=cost, removed=1 / 3) for cost in costs)
+        by = partial(Cut, allocation="trim", removed=1 / 3)
+        config.cuts = (by(cost="macs"), by(cost="systolic"), by(cost="fpga"), by(cost="host", multiple=8))
         return config
     config.score_images = 512
     by = partial(Cut, score="taylor", allocation="per_cost")
