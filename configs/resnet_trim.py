@@ -31,6 +31,8 @@ def get_config(profile: str = "full") -> ShrinkConfig:
     by = partial(Cut, score="taylor", allocation="per_cost")
     config.cuts = (
         by(cost="macs", removed=0.5),
+        by(cost="host", removed=0.2, multiple=8),
+        by(cost="host", removed=0.3, multiple=8),
         by(cost="host", removed=0.4, multiple=8),
     )
     return config

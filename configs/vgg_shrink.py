@@ -2,8 +2,9 @@
 
     --config=configs/vgg_shrink.py             trains the dense network shortly, then halves every layer
     --config=configs/vgg_shrink.py:platforms   cuts of that network by MACs and by latency, at several amounts
+    --config=configs/vgg_shrink.py:single      the same for one image at a time, where weights must come from memory
 
-`platforms` starts from the dense network of the first run: --config.load names its ``dense.cjx`` if that run had
+`platforms` and `single` start from the dense network of the first run: --config.load names its ``dense.cjx`` if that run had
 another folder.  Six tenths of an epoch make no good VGG; they make one whose widths matter.
 """
 
@@ -18,7 +19,7 @@ DENSE = "runs/vgg16_shrink-seed0/dense.cjx"
 
 
 def get_config(profile: str = "full") -> ShrinkConfig:
-    """Profiles: full (training, half of the channels), platforms (cuts by MACs and by latency), and tiny."""
+    """Profiles: full (training, half of the channels), platforms and single (cuts by MACs and by latency), and tiny."""
     if profile == "tiny":
         return tiny_shrink(Cut(score="l1", widths={"fc1/kernel": 40, "fc2/kernel": 20}))
     config = ShrinkConfig(
@@ -34,8 +35,10 @@ def get_config(profile: str = "full") -> ShrinkConfig:
     if profile == "full":
         config.cuts = (Cut(score="l1", widths={f"conv{i}/kernel": width // 2 for i, width in enumerate(WIDTHS, 1)}),)
         return config
-    if profile != "platforms":
-        raise ValueError(f"Unknown profile {profile!r}; choose full, platforms or tiny.")
+    if profile not in ("platforms", "single"):
+        raise ValueError(f"Unknown profile {profile!r}; choose full, platforms, single or tiny.")
+    if profile == "single":
+        config.latency_batch = 1
     config.load, config.score_images = DENSE, 512
     by = partial(Cut, score="taylor", allocation="per_cost")
     config.cuts = (
