@@ -177,8 +177,8 @@ def account(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> Account:
     leaves = tuple(
         LeafAccount(
             path,
-            leaf.array.shape,
-            str(leaf.array.dtype),
+            leaf.shape,
+            str(leaf.values.dtype),
             leaf.nonzeros,
             leaf.codec,
             *(spent[path, stream] for stream in STREAMS),

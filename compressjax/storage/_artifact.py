@@ -13,7 +13,8 @@ whatever containers were encoded (tuples become dictionaries with keys "0", "1" 
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> Artifact:
     Artifact(params={'a': array([0, 1, 2])}, meta={'widths': [3]})
     """
     parsed = parse(data, max_elements)
-    return Artifact(_nest({path: leaf.array for path, leaf in parsed.leaves.items()}), parsed.meta)
+    with in_memory():
+        return Artifact(_nest({path: leaf.array for path, leaf in parsed.leaves.items()}), parsed.meta)
 
 
 def save(path: str | os.PathLike[str], tree: trees.Tree, meta: _text.Meta | None = None) -> int:
@@ -214,8 +216,15 @@ def parse(data: bytes, max_elements: int) -> Parsed:
     view = memoryview(data)
     if zlib.crc32(view[_START:]) != int.from_bytes(view[len(MAGIC) + 1 : _START], "little"):
         raise ValueError("The artefact's checksum does not match its contents: it is truncated or damaged.")
-    try:
+    with in_memory():
         return _parse_checked(view, max_elements)
+
+
+@contextmanager
+def in_memory() -> Iterator[None]:
+    """Turns running out of memory into a complaint about the file."""
+    try:
+        yield
     except (MemoryError, OverflowError) as error:
         raise ValueError("The artefact declares arrays that do not fit in memory: it is damaged.") from error
 
@@ -235,8 +244,8 @@ def _parse_checked(view: memoryview, max_elements: int) -> Parsed:
     before: tuple[int, ...] = ()
     for path in paths:
         leaf = _leaf.read(reader, path, before, max_elements)
-        max_elements -= leaf.array.size
-        leaves[path], before = leaf, leaf.array.shape
+        max_elements -= leaf.size
+        leaves[path], before = leaf, leaf.shape
     reader.close()
     return Parsed(leaves, meta, reader, len(view) - position)
 

@@ -37,17 +37,47 @@ class _Choice:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A leaf read back.
+    """A leaf read back, still as it is stored: a block of the leaf, entries of the block, and their values.
 
     Attributes:
-      array: The leaf.
+      shape: Of the leaf.
+      crop: Where the block lies.
+      mask: Flat mask over the block: which of its entries are stored; None if all are.
+      values: The stored entries, flat.
       nonzeros: Entries other than +0.
       codec: The names of what stored it, for printing.
     """
 
-    array: np.ndarray
+    shape: tuple[int, ...]
+    crop: _crop.Crop
+    mask: np.ndarray | None
+    values: np.ndarray
     nonzeros: int
     codec: str
+
+    @property
+    def size(self) -> int:
+        """Entries of the leaf, zeros included."""
+        return math.prod(self.shape)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The whole leaf."""
+        block = self.values
+        if self.mask is not None:
+            block = np.zeros(self.mask.size, self.values.dtype)
+            block[self.mask] = self.values
+        return self.crop.put(block).reshape(self.shape)
+
+    @property
+    def positions(self) -> np.ndarray | None:
+        """Flat positions of the values in the leaf, ascending, int64; None if every entry is stored."""
+        if not self.crop.kept:
+            return None if self.mask is None else np.flatnonzero(self.mask)
+        where = np.zeros(1, np.int64)
+        for flags in self.crop.kept:
+            where = (where[:, None] * flags.size + np.flatnonzero(flags)[None, :]).reshape(-1)
+        return where if self.mask is None else where[self.mask]
 
 
 def write(writer: Writer, array: np.ndarray, before: tuple[int, ...], codecs: Sequence[PositionCodec]) -> None:
@@ -123,18 +153,20 @@ def read(reader: Reader, path: str, before: tuple[int, ...], max_elements: int) 
         )
     support = reader.symbol(_SUPPORTS)
     if support == _EMPTY:
-        return Stored(np.zeros(shape, dtype), 0, "empty")
+        size = math.prod(shape)
+        return Stored(shape, _crop.Crop(0, (), shape), np.zeros(size, np.bool_), np.zeros(0, dtype), 0, "empty")
     if support - _FIRST >= len(_positions.CODECS):
         raise ValueError(f"The artefact names an unknown position codec for leaf {path!r}: it is damaged.")
 
     crop = _crop.read(reader, shape)
     size = math.prod(crop.block)
+    mask = None
     if support == _FULL:
         reader.claim(size)
         where = "structured" if crop.kept else "full"
         reader.charge(path, "header")
-        block, how = _values.read(reader, dtype, size, zero=True)
-        nonzeros = int(np.count_nonzero(nonzero(block)))
+        values, how = _values.read(reader, dtype, size, zero=True)
+        nonzeros = int(np.count_nonzero(nonzero(values)))
     else:
         codec = _positions.CODECS[support - _FIRST]
         where = f"structured + {codec.name}" if crop.kept else codec.name
@@ -143,9 +175,7 @@ def read(reader: Reader, path: str, before: tuple[int, ...], max_elements: int) 
         reader.charge(path, "header")
         nonzeros = int(np.count_nonzero(mask))
         values, how = _values.read(reader, dtype, nonzeros, zero=False)
-        block = np.zeros(size, dtype)
-        block[mask] = values
-    return Stored(crop.put(block).reshape(shape), nonzeros, f"{where} + {how}")
+    return Stored(shape, crop, mask, values, nonzeros, f"{where} + {how}")
 
 
 def _write_shape(writer: Writer, shape: tuple[int, ...], before: tuple[int, ...]) -> None:
