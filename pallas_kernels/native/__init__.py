@@ -1,0 +1,99 @@
+"""Products for the CPU in C++ (kernels.cc), compiled on demand with the system's compiler: an extra, never required.
+
+XLA calls the compiled functions through its typed foreign function interface and lends them its threads.  Nothing is
+built before a product is computed with ``implementation="native"``: the library passes without a compiler.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
+
+from pallas_kernels._interface import Epilogue, Format
+from pallas_kernels.block_sparse import BlockSparse
+from pallas_kernels.native._build import available, library
+from pallas_kernels.quantized import Quantized
+
+__all__ = ["PLATFORMS", "available", "matmul", "outer", "refuse", "transposed"]
+
+PLATFORMS = ("cpu",)
+# Rows of x that share a panel: a cache line for each of four vectors of four times sixteen floats.
+MOST_LANES = 64
+
+
+def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: bool = False) -> str | None:
+    """Why these kernels cannot do it, as a clause; None if they can.  Builds nothing."""
+    if not isinstance(w, BlockSparse):
+        return f"it multiplies BlockSparse, not {type(w).__name__}"
+    if isinstance(w.values, Quantized):
+        return "its blocks hold float32, not codes; use w.dequantize()"
+    for name, dtype in (("activations", x.dtype), ("weights", w.dtype)):
+        if dtype != jnp.float32:
+            return f"it computes in float32, and the {name} are {dtype}"
+    if not available():
+        return "it is compiled on demand, and no C++ compiler was found: install g++ or set CXX"
+    return None
+
+
+def matmul(
+    x: Float[Array, "M K"], w: BlockSparse, bias: Float[Array, "N"] | None, epilogue: Epilogue, *, interpret: bool
+) -> Float[Array, "M N"]:
+    """``epilogue(x @ w, bias)``; the bias is added inside, the activation by XLA."""
+    absent = jnp.zeros(0, jnp.int32)
+    return epilogue(_product(x, w, w.rows, w.starts, absent, bias, turned=False), None)
+
+
+def transposed(g: Float[Array, "M N"], w: BlockSparse, out_dtype: Any, *, interpret: bool) -> Float[Array, "M K"]:
+    """``g @ w.T``."""
+    return _product(g, w, w.columns, w.order_starts, w.order, None, turned=True).astype(out_dtype)
+
+
+def outer(
+    x: Float[Array, "M K"], g: Float[Array, "M N"], w: BlockSparse, *, interpret: bool
+) -> Float[Array, "T bk bn"]:
+    """``x.T @ g`` at the blocks of `w`."""
+    if not x.shape[0]:
+        return jnp.zeros_like(w.values)
+    lanes = _lanes(x.shape[0], _vector_width())
+    shapes = (w.values.shape, _panels(x.shape[0], w.padded[0], lanes), _panels(x.shape[0], w.padded[1], lanes))
+    return _call("cjx_sampled", shapes)(x, g, w.rows, w.columns)[0]
+
+
+def _product(
+    x: Float[Array, "M inputs"],
+    w: BlockSparse,
+    index: Int32[Array, "T"],
+    starts: Int32[Array, "blocks+1"],
+    order: Int32[Array, "_"],
+    bias: Float[Array, "outputs"] | None,
+    *,
+    turned: bool,
+) -> Float[Array, "M outputs"]:
+    inputs, size = (w.padded[1], w.shape[0]) if turned else (w.padded[0], w.shape[1])
+    bias = jnp.zeros(0, jnp.float32) if bias is None else bias.astype(jnp.float32)
+    if not x.shape[0]:
+        return jnp.zeros((0, size), jnp.float32)
+    width = _vector_width()
+    lanes = 1 if x.shape[0] == 1 else _lanes(x.shape[0], width)
+    shapes = ((x.shape[0], size), _panels(x.shape[0], inputs, lanes))
+    return _call("cjx_product", shapes)(x, w.values, index, starts, order, bias, turned=turned)[0]
+
+
+def _vector_width() -> int:
+    return library().cjx_vector_width()
+
+
+def _lanes(rows: int, width: int) -> int:
+    """Rows that share a panel: whole vectors."""
+    return min(MOST_LANES, -(-rows // width) * width)
+
+
+def _panels(rows: int, features: int, lanes: int) -> tuple[int, int, int]:
+    """The shape of packed activations; kernels take the room for them as one more result."""
+    return -(-rows // lanes), features, lanes
+
+
+def _call(target: str, shapes: tuple[tuple[int, ...], ...]) -> Any:
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return jax.ffi.ffi_call(target, results, vmap_method="sequential")
