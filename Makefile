@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints/$(if $(filter 3.11,$(VERSION)),py311,py312).txt
 INSTALLED := $(VENV)/.installed-$(VERSION)
 DEMO := runs/digits_admm
 
-.PHONY: help install demo test slow smoke lint format bench clean
+.PHONY: help install demo test slow smoke lint format bench aot-tpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make lint    ruff (rules and format) and mypy"
 	@echo "make format  rewrite the sources in the project's format"
 	@echo "make bench   speed ratios on this machine"
+	@echo "make aot-tpu compile every TPU kernel for real TPUs, on any x86 Linux (downloads libtpu, about 150 MB)"
 	@echo "make clean   remove the environment and all caches (runs/ and results/ stay)"
 
 install: $(INSTALLED)
@@ -62,6 +63,17 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m experiments.bench
+
+# The TPU compiler needs no TPU; its environment is its own, because JAX would look for one in every other run.
+TPU_VENV ?= build/tpu-venv
+
+$(TPU_VENV)/.installed-$(VERSION): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -m venv --clear $(TPU_VENV)
+	@$(TPU_VENV)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[tpu]"
+	@touch $@
+
+aot-tpu: $(TPU_VENV)/.installed-$(VERSION)
+	JAX_PLATFORMS=cpu $(TPU_VENV)/bin/python -m experiments.aot_tpu
 
 clean:
 	rm -rf $(VENV) build dist .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
