@@ -1,7 +1,31 @@
-"""Sparse and low-bit matrix products: Pallas kernels, their references, and the choice of one by backend.
+"""Sparse and low-bit matrix products: packed formats, Pallas kernels, their references, and the choice by platform.
 
-This package knows arrays, not models: it imports JAX only, and `compressjax.runtime` is its one client in the library.
-No kernel is implemented yet, and nothing is exported.
+A *format* says which weights of a matrix [K, N] exist: `BlockSparse`, `NM`, `Channels`, `Quantized` and `Dense`, all
+frozen pytrees.  An *implementation* says how to multiply: "mosaic_tpu", "mosaic_gpu", "native", "xla", "reference".
+`matmul` multiplies with any of them and has gradients; `prepare` chooses by measurement.
+
+This package knows arrays, not models: `compressjax.runtime` is its one client in the library.
 """
 
-__all__: list[str] = []
+from pallas_kernels._choose import IMPLEMENTATIONS, refusal
+from pallas_kernels._matmul import matmul, matmul_transposed, outer
+from pallas_kernels._prepare import Prepared
+from pallas_kernels.block_sparse import BlockSparse
+from pallas_kernels.channels import Channels
+from pallas_kernels.dense import Dense
+from pallas_kernels.nm import NM
+from pallas_kernels.quantized import Quantized
+
+__all__ = [
+    "IMPLEMENTATIONS",
+    "NM",
+    "BlockSparse",
+    "Channels",
+    "Dense",
+    "Prepared",
+    "Quantized",
+    "matmul",
+    "matmul_transposed",
+    "outer",
+    "refusal",
+]

@@ -1,0 +1,63 @@
+"""The front door: what it refuses, and what it says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pallas_kernels as pk
+from tests.pallas_kernels.cases import blocks
+
+X = jnp.ones((2, 24))
+
+
+def test_epilogue_by_hand():
+    w = pk.BlockSparse.from_dense(np.array([[1.0, 0.0], [0.0, -1.0]], np.float32), (1, 1))
+    got = pk.matmul(jnp.array([2.0, 3.0]), w, jnp.array([0.5, 1.0]), jax.nn.relu)
+    assert got.tolist() == [2.5, 0.0]
+
+
+BAD = {
+    "inputs": (lambda: pk.matmul(jnp.ones((2, 23)), blocks()), r"x has shape \(2, 23\)"),
+    "bias": (lambda: pk.matmul(X, blocks(), jnp.ones(3)), r"bias has shape \(3,\)"),
+    "integers": (lambda: pk.matmul(jnp.ones((2, 24), int), blocks()), "int32"),
+    "name": (lambda: pk.matmul(X, blocks(), implementation="fast"), "no implementation 'fast'"),
+    "platform": (lambda: pk.matmul(X, blocks(), platform="abacus"), "'abacus' is not one of"),
+    "other platform": (
+        lambda: pk.matmul(X, blocks(), implementation="mosaic_tpu", platform="cpu"),
+        "runs on tpu, and this program is for cpu",
+    ),
+    "transposed": (lambda: pk.matmul_transposed(jnp.ones((2, 3)), blocks()), r"g has shape \(2, 3\)"),
+    "outer": (lambda: pk.outer(X, jnp.ones((3, 20)), blocks()), r"g \(3, 20\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case, unchecked):
+    call, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_refusals_can_be_asked_for():
+    assert pk.refusal("xla", "matmul", X, blocks(), "cpu") is None
+    assert "this program is for cpu" in pk.refusal("mosaic_gpu", "matmul", X, blocks(), "cpu")
+
+
+def test_training_keeps_the_pattern():
+    w = blocks()
+    random = np.random.default_rng(1)
+    target, x = (jnp.asarray(random.normal(size=(16, size)), jnp.float32) for size in (20, 24))
+
+    @jax.jit
+    def step(values):
+        loss = lambda values: ((pk.matmul(x, w.with_values(values)) - target) ** 2).mean()
+        value, gradient = jax.value_and_grad(loss)(values)
+        return value, values - 0.3 * gradient
+
+    losses, values = [], w.values
+    for _ in range(20):
+        loss, values = step(values)
+        losses.append(float(loss))
+    assert losses[-1] < 0.7 * losses[0]
+    assert not np.asarray(w.with_values(values).todense())[np.asarray(w.todense()) == 0].any()
