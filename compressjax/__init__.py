@@ -6,6 +6,7 @@ The library is a house of rooms, each importable by itself::
     what matters            scores, masks               saliencies, and the masks a budget makes of them
     how training gets there training                    optax gradient transformations
     what ships              storage                     bytes, and an account of every one of them
+                            runtime                     packed networks that multiply in their packed form
     what it costs           cost                        counts from the jaxpr, modelled and measured platforms
     who decides             search                      designs within a budget
     around them             trees, channels, data, zoo, interop
@@ -30,6 +31,7 @@ __all__ = [
     "masks",
     "projections",
     "quantizers",
+    "runtime",
     "scores",
     "search",
     "storage",

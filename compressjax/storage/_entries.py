@@ -1,7 +1,7 @@
 """An artefact read as what it holds: stored entries and where they lie, without the zeros around them.
 
-`decode` unfolds every leaf.  Who goes on with a sparse form needs no unfolded leaf at any time: the entries are what the
-file holds, and cost memory by their number (and one byte per position while a leaf is read).
+`decode` unfolds every leaf.  Who goes on with a sparse form needs no unfolded leaf at any time: the entries are what
+the file holds, and cost memory by their number (and one byte per position while a leaf is read).
 """
 
 import math

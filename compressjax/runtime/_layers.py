@@ -1,0 +1,143 @@
+"""Layers as functions, on dense and on packed weights alike.
+
+A network written with `linear` and `conv` runs with its own parameters and with their packed form: which of the two a
+leaf is decides how it multiplies.  A convolution is a product of patches (im2col) with the packed matrix; row (i, j, c)
+of the matrix belongs to position (i, j) of the window and input channel c.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+import pallas_kernels as pk
+from compressjax.runtime._pack import Packed
+
+Padding = str | Sequence[tuple[int, int]]
+Activation = Callable[[Array], Array]
+
+
+def linear(
+    x: Float[Array, "... inputs"],
+    w: Float[Array, "inputs outputs"] | Float[np.ndarray, "inputs outputs"] | Packed,
+    bias: Float[Array, " outputs"] | None = None,
+    activation: Activation | None = None,
+    **how: Any,
+) -> Float[Array, "... outputs"]:
+    """``activation(x @ w + bias)``.
+
+    Args:
+      x: Activations.
+      w: Weights, dense or packed.
+      bias: One value per output.
+      activation: Elementwise function such as `jax.nn.relu`; pass the same object every time, or jit compiles anew.
+      **how: For packed weights: `implementation`, `platform`, `interpret` of `pallas_kernels.matmul`.
+
+    Returns:
+      The product, in the dtype of `x`.
+
+    Raises:
+      ValueError: If shapes do not fit.
+
+    >>> from compressjax.runtime import As, pack
+    >>> w = np.diag(np.float32([1.0, 2.0]))
+    >>> linear(jnp.ones(2), w).tolist(), linear(jnp.ones(2), pack({"w": w}, {"w": As(block=(1, 1))})["w"]).tolist()
+    ([1.0, 2.0], [1.0, 2.0])
+    """
+    _fits(x, w, 2, "linear")
+    if isinstance(w, Packed):
+        return pk.matmul(x, w.matrix, bias, activation, **how)
+    return _finish(jnp.matmul(x, jnp.asarray(w)), bias, activation, x.dtype)
+
+
+def conv(
+    x: Float[Array, "n h w c"],
+    w: Float[Array, "kh kw c outputs"] | Float[np.ndarray, "kh kw c outputs"] | Packed,
+    bias: Float[Array, " outputs"] | None = None,
+    activation: Activation | None = None,
+    *,
+    strides: int | tuple[int, int] = 1,
+    padding: Padding = "SAME",
+    dilation: int | tuple[int, int] = 1,
+    **how: Any,
+) -> Float[Array, "n rows columns outputs"]:
+    """A convolution: images (n, h, w, c), kernels (kh, kw, c, outputs).
+
+    Args:
+      x: Images.
+      w: Kernel, dense or packed.
+      bias: One value per output.
+      activation: As for `linear`.
+      strides: Of both axes.
+      padding: "SAME", "VALID", or ((top, bottom), (left, right)).
+      dilation: Distance of the kernel's positions, of both axes.
+      **how: As for `linear`.
+
+    Returns:
+      Images, in the dtype of `x`.
+
+    Raises:
+      ValueError: If shapes do not fit.
+
+    >>> from compressjax.runtime import As, pack
+    >>> w = np.float32([[[[1.0]], [[2.0]]]])
+    >>> x = jnp.arange(3.0).reshape(1, 1, 3, 1)
+    >>> packed = pack({"w": w}, {"w": As(block=(1, 1))})["w"]
+    >>> conv(x, w, padding="VALID").ravel().tolist(), conv(x, packed, padding="VALID").ravel().tolist()
+    ([2.0, 5.0], [2.0, 5.0])
+    """
+    _fits(x, w, 4, "conv")
+    strides, dilation = _both(strides), _both(dilation)
+    if isinstance(w, Packed):
+        patches = im2col(x, w.shape[:2], strides, padding, dilation)
+        return pk.matmul(patches, w.matrix, bias, activation, **how)
+    pads = padding if isinstance(padding, str) else tuple(padding)
+    product = lax.conv_general_dilated(
+        x, jnp.asarray(w), strides, pads, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return _finish(product, bias, activation, x.dtype)
+
+
+def im2col(
+    x: Float[Array, "n h w c"],
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int],
+) -> Float[Array, "n rows columns features"]:
+    """The patches under a window, kh * kw * c features in the order (row, column, channel)."""
+    reach = [(size - 1) * step + 1 for size, step in zip(window, dilation, strict=True)]
+    pads = lax.padtype_to_pads(x.shape[1:3], reach, strides, padding) if isinstance(padding, str) else padding
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    rows, columns = ((size - span) // step + 1 for size, span, step in zip(x.shape[1:3], reach, strides, strict=True))
+    if min(rows, columns) < 1:
+        raise ValueError(f"conv: a window of {tuple(reach)} does not fit padded images of {tuple(x.shape[1:3])}.")
+    shifted = [
+        x[:, i : i + (rows - 1) * strides[0] + 1 : strides[0], j : j + (columns - 1) * strides[1] + 1 : strides[1]]
+        for i in range(0, reach[0], dilation[0])
+        for j in range(0, reach[1], dilation[1])
+    ]
+    return shifted[0] if len(shifted) == 1 else jnp.concatenate(shifted, -1)
+
+
+def _fits(x: jax.Array, w: Any, rank: int, name: str) -> None:
+    if len(w.shape) != rank:
+        raise ValueError(f"{name}: weights of shape {tuple(w.shape)} do not fit: {rank} axes are needed.")
+    if (rank == 4 and x.ndim != 4) or x.ndim < 1 or x.shape[-1] != w.shape[-2]:
+        raise ValueError(f"{name}: inputs of shape {tuple(x.shape)} do not fit weights of shape {tuple(w.shape)}.")
+
+
+def _both(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _finish(product: jax.Array, bias: Any, activation: Activation | None, dtype: Any) -> jax.Array:
+    if bias is not None:
+        product = product + jnp.expand_dims(jnp.asarray(bias), range(product.ndim - 1))
+    if activation is not None:
+        product = activation(product)
+    return product.astype(dtype)
