@@ -17,8 +17,9 @@ from pallas_kernels.channels import Channels
 from pallas_kernels.dense import Dense
 from pallas_kernels.nm import NM
 from pallas_kernels.quantized import Quantized
+from pallas_kernels.sliced import Sliced
 
-Format = BlockSparse | NM | Channels | Quantized | Dense
+Format = BlockSparse | NM | Channels | Quantized | Dense | Sliced
 Activation = Callable[[Array], Array]
 OPERATIONS = ("matmul", "transposed", "outer")
 
@@ -38,7 +39,8 @@ class Epilogue:
     def __call__(self, product: Array, bias: Array | None) -> Array:
         """Applied to an accumulator, inside or outside of a kernel; the bias broadcasts against it."""
         if bias is not None:
-            product = product + bias.astype(product.dtype)
+            bias = jnp.expand_dims(bias, range(product.ndim - bias.ndim))  # ranks are never promoted silently
+            product = product + jnp.expand_dims(bias, tuple(range(product.ndim - bias.ndim))).astype(product.dtype)
         if self.activation is not None:
             product = self.activation(product)
         return product.astype(self.out_dtype)
@@ -82,7 +84,7 @@ def wide(dtype: Any) -> Any:
 
 def on_pattern(dense: Array, w: Format) -> Array:
     """The entries of a dense gradient [K, N] where `w` has weights, in the layout of its values."""
-    if isinstance(w, Quantized):
+    if isinstance(w, Quantized | Sliced):
         return dense
     if isinstance(w, Dense):
         return dense.T if w.transposed else dense
