@@ -7,25 +7,39 @@ frozen pytrees.  An *implementation* says how to multiply: "mosaic_tpu", "mosaic
 This package knows arrays, not models: `compressjax.runtime` is its one client in the library.
 """
 
+from pallas_kernels._calibration import Calibration, Measurement, calibrate
 from pallas_kernels._choose import IMPLEMENTATIONS, refusal
+from pallas_kernels._conv import conv, patches
 from pallas_kernels._matmul import matmul, matmul_transposed, outer
-from pallas_kernels._prepare import Prepared
+from pallas_kernels._population import Population, population_matmul, stack
+from pallas_kernels._prepare import Prepared, prepare
 from pallas_kernels.block_sparse import BlockSparse
 from pallas_kernels.channels import Channels
 from pallas_kernels.dense import Dense
 from pallas_kernels.nm import NM
 from pallas_kernels.quantized import Quantized
+from pallas_kernels.sliced import Sliced
 
 __all__ = [
     "IMPLEMENTATIONS",
     "NM",
     "BlockSparse",
+    "Calibration",
     "Channels",
     "Dense",
+    "Measurement",
+    "Population",
     "Prepared",
     "Quantized",
+    "Sliced",
+    "calibrate",
+    "conv",
     "matmul",
     "matmul_transposed",
     "outer",
+    "patches",
+    "population_matmul",
+    "prepare",
     "refusal",
+    "stack",
 ]

@@ -7,6 +7,7 @@ import jax
 
 from pallas_kernels import mosaic_gpu, mosaic_tpu, native, reference, xla
 from pallas_kernels._interface import Format, Implementation
+from pallas_kernels.sliced import Sliced
 
 # "auto" takes the first that runs on the platform and does not refuse; `prepare` knows better, by measurement.
 MODULES: dict[str, ModuleType] = {
@@ -38,9 +39,11 @@ def refusal(
     if name not in MODULES:
         raise ValueError(f"There is no implementation {name!r}; choose auto or one of {', '.join(MODULES)}.")
     module = MODULES[name]
-    platform = _platform(platform)
+    platform = platform_name(platform)
     if platform not in module.PLATFORMS and not (interpret and "mosaic" in name):
         return f"it runs on {' and '.join(module.PLATFORMS)}, and this program is for {platform}"
+    if isinstance(w, Sliced) and name not in ("xla", "reference"):
+        return "slices are a layout for xla on the CPU"
     return module.refuse(operation, jax.ShapeDtypeStruct(x.shape, x.dtype), w, interpret)
 
 
@@ -63,12 +66,15 @@ def implementation_of(
         if why is None:
             return MODULES[name]
         if strict:
-            raise ValueError(f"implementation={name!r} cannot compute {operation} of {tuple(x.shape)} by {w.shape}: {why}.")
+            raise ValueError(
+                f"implementation={name!r} cannot compute {operation} of {tuple(x.shape)} by {w.shape}: {why}."
+            )
     order = [other for other in MODULES if other != "native"]  # built on demand: only on request or where prepared
     return next(MODULES[other] for other in order if refusal(other, operation, x, w, platform, interpret) is None)
 
 
-def _platform(platform: str | None) -> str:
+def platform_name(platform: str | None) -> str:
+    """What a program is for, by default what JAX runs on: "cpu", "gpu" or "tpu"."""
     name = platform or jax.default_backend()
     name = {"cuda": "gpu", "rocm": "gpu"}.get(name, name)
     if name not in ("cpu", "gpu", "tpu"):

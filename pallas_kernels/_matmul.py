@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from pallas_kernels._choose import implementation_of
 from pallas_kernels._interface import Activation, Epilogue, Format
 from pallas_kernels._prepare import Prepared
+from pallas_kernels.block_sparse import BlockSparse
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def matmul(
     if isinstance(w, Prepared):
         if implementation == "auto":
             implementation = w.implementation
-        w, platform = w.weights, platform or w.platform
+        platform = platform or w.platform
+        w = w.weights
     x = jnp.asarray(x)
     if x.ndim < 1 or x.shape[-1] != w.shape[0]:
         raise ValueError(f"matmul: x has shape {x.shape} and the weights are {w.shape}: the inputs do not fit.")
@@ -127,8 +129,9 @@ def outer(
     if x.shape[:-1] != g.shape[:-1] or (x.shape[-1], g.shape[-1]) != tuple(w.shape):
         raise ValueError(f"outer: x {x.shape} and g {g.shape} do not fit weights {w.shape}.")
     rows, cotangents = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-    chosen = implementation_of(implementation, "outer", rows, w.dequantize(), platform, interpret)
-    return chosen.outer(rows, cotangents, w.dequantize(), interpret=interpret)
+    pattern = w.dequantize()
+    chosen = implementation_of(implementation, "outer", rows, pattern, platform, interpret)
+    return _live(chosen.outer(rows, cotangents, pattern, interpret=interpret), pattern)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -145,8 +148,9 @@ def _forward(how: _How, x: Array, w: Format, bias: Array | None) -> tuple[Array,
     return how.epilogue(before, None), (x, w, bias, before)
 
 
-def _backward(how: _How, residuals: Any, dy: Array) -> tuple[Array, Any, Array | None]:
+def _backward(how: _How, residuals: Any, dy: Any) -> tuple[Array, Any, Array | None]:
     x, w, bias, before = residuals
+    dy = jnp.asarray(dy)
     if before is not None:
         _, pull = jax.vjp(lambda z: how.epilogue(z, None), before)
         (dy,) = pull(dy)
@@ -163,15 +167,20 @@ def _weight_gradient(how: _How, x: Array, dy: Array, w: Format) -> Any:
     def values(floats: list[Array]) -> Array:
         rest = iter(floats)
         filled = [next(rest) if f else leaf for f, leaf in zip(is_float, leaves, strict=True)]
-        return structure.unflatten(filled).dequantize().values
+        return jax.tree.unflatten(structure, filled).dequantize().values
 
     floats = [leaf for f, leaf in zip(is_float, leaves, strict=True) if f]
     _, pull = jax.vjp(values, floats)
     pattern = w.dequantize()
     dvalues = how.choose("outer", x, pattern, strict=False).outer(x, dy, pattern, interpret=how.interpret)
-    cotangents = iter(pull(dvalues.astype(pattern.dtype))[0])
+    cotangents = iter(pull(_live(dvalues.astype(pattern.dtype), pattern))[0])
     zero = (np.zeros(leaf.shape, jax.dtypes.float0) for leaf in leaves)
-    return structure.unflatten([next(cotangents) if f else z for f, z in zip(is_float, zero, strict=True)])
+    return jax.tree.unflatten(structure, [next(cotangents) if f else z for f, z in zip(is_float, zero, strict=True)])
+
+
+def _live(values: Array, w: Format) -> Array:
+    """No gradient for blocks that only complete a list: zero stays zero."""
+    return jnp.where(w.live[:, None, None], values, 0) if isinstance(w, BlockSparse) else values
 
 
 _matmul.defvjp(_forward, _backward)

@@ -5,6 +5,7 @@ The hybrid of blocked compressed-column and coordinate storage of MegaBlocks (Ga
 copy of the values serves ``x @ W`` and ``g @ W.T``.  Blocks of (1, 1) give unstructured sparsity in compressed columns.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ class BlockSparse:
       starts: First block of each output block, and T at the end: int32 [ceil(N / bn) + 1].
       order: Positions in the list, sorted by (rows, columns): int32 [T].
       order_starts: First position in `order` of each input block, and T at the end: int32 [ceil(K / bk) + 1].
+      live: Boolean [T]: False for zero blocks that only complete the list; they have no gradient.
       shape: (K, N), before padding.
       block: (bk, bn).
 
@@ -48,6 +50,7 @@ class BlockSparse:
     starts: Any
     order: Any
     order_starts: Any
+    live: Any
     shape: tuple[int, int] = static()
     block: tuple[int, int] = static()
 
@@ -78,18 +81,21 @@ class BlockSparse:
         mask = _check.kept(weights, mask, "BlockSparse")
         (k, n), (bk, bn) = weights.shape, _check_block(block)
         blocks = _blocks(weights, bk, bn)
-        exists = _blocks(mask, bk, bn).any((2, 3))
+        exists = np.asarray(_blocks(mask, bk, bn).any((2, 3)))
+        listed = exists.copy()
         # A zero block wherever an input or an output block would have none.
-        exists[0, ~exists.any(0)] = True
-        exists[~exists.any(1), 0] = True
-        columns, rows = np.nonzero(exists.T)
-        values = blocks[rows, columns]
+        listed[0, ~exists.any(0)] = True
+        listed[~listed.any(1), 0] = True
+        columns, rows = np.nonzero(listed.T)
+        values, live = blocks[rows, columns], exists[rows, columns]
         if length is not None:
-            rows, columns, values = _lengthen(rows, columns, values, length)
-        return cls.from_blocks(jnp.asarray(values), rows, columns, (k, n))
+            rows, columns, values, live = _lengthen(rows, columns, values, live, length)
+        return cls.from_blocks(jnp.asarray(values), rows, columns, (k, n), live)
 
     @classmethod
-    def from_blocks(cls, values: Any, rows: Any, columns: Any, shape: tuple[int, int]) -> "BlockSparse":
+    def from_blocks(
+        cls, values: Any, rows: Any, columns: Any, shape: tuple[int, int], live: Any = None
+    ) -> "BlockSparse":
         """Builds the matrix from its sorted list of blocks.
 
         Args:
@@ -97,6 +103,7 @@ class BlockSparse:
           rows: Input block of each, concrete integers [T].
           columns: Output block of each, concrete integers [T].
           shape: (K, N); blocks that stick out are padding.
+          live: Boolean [T]: which blocks may be trained; default: all.
 
         Raises:
           ValueError: If the list is unsorted, out of range, or leaves an input or output block without any.
@@ -119,9 +126,18 @@ class BlockSparse:
         if (np.diff(columns.astype(np.int64) * tall + rows) < 0).any():
             raise ValueError("BlockSparse: blocks are not sorted by (column, row).")
         order = np.lexsort((columns, rows)).astype(np.int32)
-        starts, order_starts = _starts(columns, wide), _starts(rows[order], tall)
-        arrays = (jnp.asarray(a) for a in (rows, columns, starts, order, order_starts))
-        return cls(values, *arrays, (int(shape[0]), int(shape[1])), (bk, bn))
+        live = np.ones(count, bool) if live is None else np.asarray(live, bool)
+        return cls(
+            values,
+            rows=jnp.asarray(rows),
+            columns=jnp.asarray(columns),
+            starts=jnp.asarray(_starts(columns, wide)),
+            order=jnp.asarray(order),
+            order_starts=jnp.asarray(_starts(rows[order], tall)),
+            live=jnp.asarray(live),
+            shape=(int(shape[0]), int(shape[1])),
+            block=(bk, bn),
+        )
 
     @property
     def dtype(self) -> Any:
@@ -148,8 +164,7 @@ class BlockSparse:
 
     def with_values(self, values: Any) -> "BlockSparse":
         """The same pattern with other values, of the same shape."""
-        arrays = (self.rows, self.columns, self.starts, self.order, self.order_starts)
-        return BlockSparse(values, *arrays, self.shape, self.block)
+        return dataclasses.replace(self, values=values)
 
     def dequantize(self) -> "BlockSparse":
         """The same matrix with float values; differentiable with respect to scales and codebooks."""
@@ -185,13 +200,16 @@ def _blocks(matrix: np.ndarray, bk: int, bn: int) -> np.ndarray:
     return padded.reshape(tall, bk, wide, bn).swapaxes(1, 2)
 
 
-def _lengthen(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, length: int) -> tuple[np.ndarray, ...]:
+def _lengthen(
+    rows: np.ndarray, columns: np.ndarray, values: np.ndarray, live: np.ndarray, length: int
+) -> tuple[np.ndarray, ...]:
     """Zero blocks at the end of the list, at the place of the last block."""
     more = length - len(rows)
     if more < 0:
         raise ValueError(f"BlockSparse: {len(rows)} blocks do not fit a list of {length}.")
     zeros = np.zeros((more, *values.shape[1:]), values.dtype)
-    return np.pad(rows, (0, more), "edge"), np.pad(columns, (0, more), "edge"), np.concatenate([values, zeros])
+    rows, columns = np.pad(rows, (0, more), "edge"), np.pad(columns, (0, more), "edge")
+    return rows, columns, np.concatenate([values, zeros]), np.pad(live, (0, more))
 
 
 def _starts(index: np.ndarray, size: int) -> np.ndarray:

@@ -49,12 +49,11 @@ class Channels:
         for axis in (1, 0):
             index = np.flatnonzero(mask.any(axis))
             kept.append(index if index.size else np.zeros(1, int))
-        values = weights[np.ix_(*kept)]
-        index = (
-            None if len(i) == size else jnp.asarray(i.astype(np.int32))
-            for i, size in zip(kept, weights.shape, strict=True)
+        inputs, outputs = (
+            None if len(index) == size else jnp.asarray(index.astype(np.int32))
+            for index, size in zip(kept, weights.shape, strict=True)
         )
-        return cls(jnp.asarray(values), *index, weights.shape)
+        return cls(jnp.asarray(weights[np.ix_(*kept)]), inputs, outputs, weights.shape)
 
     @property
     def dtype(self) -> Any:

@@ -60,8 +60,8 @@ class NM:
         # The weights first, in their order; then places that hold a zero.
         indices = np.argsort(~groups, 1, kind="stable")[:, :n].astype(np.int8)
         values = np.take_along_axis(weights.reshape(groups.shape), indices.astype(np.intp), 1)
-        planes = (jnp.asarray(a.swapaxes(0, 1)) for a in (values, indices))
-        return cls(*planes, (k, outputs), m)
+        planes, places = jnp.asarray(values.swapaxes(0, 1)), jnp.asarray(indices.swapaxes(0, 1))
+        return cls(planes, places, (k, outputs), m)
 
     @property
     def n(self) -> int:

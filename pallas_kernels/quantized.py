@@ -42,7 +42,9 @@ class Quantized:
     bits: int = static()
 
     @classmethod
-    def from_dense(cls, dense: Float[Array, "..."] | np.ndarray, bits: int = 8, group: int | None = None) -> "Quantized":
+    def from_dense(
+        cls, dense: Float[Array, "..."] | np.ndarray, bits: int = 8, group: int | None = None
+    ) -> "Quantized":
         """Rounds to the nearest of 2**bits - 1 evenly spaced levels, symmetric, fitted to the largest magnitude.
 
         Args:
@@ -86,7 +88,9 @@ class Quantized:
         if codes.size and (codes.min() < low or codes.max() > high):
             raise ValueError(f"Quantized: codes run from {codes.min()} to {codes.max()}; {low} to {high} can be held.")
         if scale.ndim != codes.ndim or scale.shape[:-2] != tuple(lead) or scale.shape[-1] != n:
-            raise ValueError(f"Quantized: the scale has shape {scale.shape}; codes {codes.shape} need [..., groups, {n}].")
+            raise ValueError(
+                f"Quantized: the scale has shape {scale.shape}; codes {codes.shape} need [..., groups, {n}]."
+            )
         _check.divides(k, scale.shape[-2], "Quantized: the number of inputs")
         packed = codes.astype(np.uint8) if codebook is not None else codes.astype(np.int8).view(np.uint8)
         if bits == 4:

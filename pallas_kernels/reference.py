@@ -14,19 +14,23 @@ PLATFORMS = ("cpu", "gpu", "tpu")
 
 
 def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: bool = False) -> str | None:
+    """Nothing: it computes everything, slowly."""
     return None
 
 
 def matmul(x: jax.Array, w: Format, bias: jax.Array | None, epilogue: Epilogue, *, interpret: bool) -> jax.Array:
+    """The product in float64, then the epilogue in float32."""
     product = _on_host(lambda x, w: x @ w, (x.shape[0], w.shape[1]), np.float32, x, w.todense())
     return epilogue(product, bias)
 
 
 def transposed(g: jax.Array, w: Format, out_dtype: Any, *, interpret: bool) -> jax.Array:
+    """``g @ w.T`` in float64."""
     return _on_host(lambda g, w: g @ w.T, (g.shape[0], w.shape[0]), out_dtype, g, w.todense())
 
 
 def outer(x: jax.Array, g: jax.Array, w: Format, *, interpret: bool) -> jax.Array:
+    """``x.T @ g`` in float64."""
     dense = _on_host(lambda x, g: x.T @ g, w.shape, w.dtype, x, g)
     return on_pattern(dense, w)
 

@@ -10,17 +10,22 @@ from pallas_kernels._interface import Epilogue, Format, on_pattern, wide
 from pallas_kernels.block_sparse import BlockSparse
 from pallas_kernels.channels import Channels
 from pallas_kernels.dense import Dense
+from pallas_kernels.sliced import Sliced
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 
 
 def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: bool = False) -> str | None:
+    """Nothing: it is the fallback everywhere."""
     return None
 
 
 def matmul(x: jax.Array, w: Format, bias: jax.Array | None, epilogue: Epilogue, *, interpret: bool) -> jax.Array:
+    """``epilogue(x @ w, bias)``, in a form that suits the format."""
     if isinstance(w, BlockSparse):
         return epilogue(_blocks(x, w.dequantize(), False), bias)
+    if isinstance(w, Sliced):
+        return epilogue(_sliced(x, w), bias)
     if isinstance(w, Channels):
         kept = x if w.inputs is None else x[:, w.inputs]
         product = _dot(kept, w.values)
@@ -28,11 +33,14 @@ def matmul(x: jax.Array, w: Format, bias: jax.Array | None, epilogue: Epilogue, 
             product = jnp.zeros((x.shape[0], w.shape[1]), product.dtype).at[:, w.outputs].set(product)
         return epilogue(product, bias)
     if isinstance(w, Dense) and w.transposed:
-        return epilogue(lax.dot_general(x, w.values, (((1,), (1,)), ((), ())), preferred_element_type=wide(x.dtype)), bias)
+        return epilogue(
+            lax.dot_general(x, w.values, (((1,), (1,)), ((), ())), preferred_element_type=wide(x.dtype)), bias
+        )
     return epilogue(_dot(x, w.todense()), bias)
 
 
 def transposed(g: jax.Array, w: Format, out_dtype: Any, *, interpret: bool) -> jax.Array:
+    """``g @ w.T``."""
     if isinstance(w, BlockSparse):
         return _blocks(g, w.dequantize(), True).astype(out_dtype)
     if isinstance(w, Channels):
@@ -45,6 +53,7 @@ def transposed(g: jax.Array, w: Format, out_dtype: Any, *, interpret: bool) -> j
 
 
 def outer(x: jax.Array, g: jax.Array, w: Format, *, interpret: bool) -> jax.Array:
+    """``x.T @ g`` on the pattern of `w`."""
     if isinstance(w, BlockSparse):
         tiles = _tiles(x, w.grid[0], w.block[0])[w.rows], _tiles(g, w.grid[1], w.block[1])[w.columns]
         return jnp.einsum("tmk,tmn->tkn", *tiles, preferred_element_type=wide(x.dtype)).astype(w.dtype)
@@ -78,3 +87,21 @@ def _blocks(x: jax.Array, w: BlockSparse, turned: bool) -> jax.Array:
     )
     out = jax.ops.segment_sum(products, target, grid[1], indices_are_sorted=True)
     return out.swapaxes(0, 1).reshape(x.shape[0], -1)[:, : shape[1]]
+
+
+def _sliced(x: jax.Array, w: Sliced) -> jax.Array:
+    """A gather of input blocks and one product per output block, outputs first."""
+    rows, (bk, bn) = x.shape[0], w.block
+    tiles = _tiles(x, w.grid[0], bk).swapaxes(1, 2)  # [input blocks, bk, M]
+    # One batched product gathers everything at once: faster while that fits the cache.
+    together = rows <= 4 or (rows <= 16 and bk * bn >= 256)
+    out = []
+    for values, inputs in zip(w.slices, w.inputs, strict=True):
+        width = values.shape[2]
+        if together:
+            gathered = tiles[inputs].reshape(len(inputs), width, rows)
+            product = jnp.einsum("rns,rsm->rnm", values, gathered, preferred_element_type=wide(x.dtype))
+        else:
+            product = lax.map(lambda row: _dot(row[0], tiles[row[1]].reshape(-1, rows)), (values, inputs))
+        out.append(product)
+    return jnp.concatenate(out)[w.place].reshape(-1, rows)[: w.shape[1]].T

@@ -54,6 +54,7 @@ FORMATS: dict[str, Callable[[], Any]] = {
     "codebook": codebook,
     "int8 blocks": lambda: quantized_blocks(8),
     "int4 blocks": lambda: quantized_blocks(4),
+    "sliced": lambda: pk.Sliced.from_blocks(blocks(23, 19, (5, 3))),
     "dense": lambda: pk.Dense(jnp.asarray(weights())),
     "dense, outputs first": lambda: pk.Dense(jnp.asarray(weights().T), transposed=True),
 }

@@ -23,7 +23,8 @@ def test_block_lists_are_sorted_and_complete():
     w = blocks(density=0.2)
     rows, columns = np.asarray(w.rows), np.asarray(w.columns)
     assert sorted(zip(columns, rows, strict=True)) == list(zip(columns, rows, strict=True))
-    assert set(rows) == set(range(6)) and set(columns) == set(range(5))
+    assert set(rows) == set(range(6))
+    assert set(columns) == set(range(5))
     for j in range(5):
         assert (columns[w.starts[j] : w.starts[j + 1]] == j).all()
     by_row = rows[np.asarray(w.order)]
@@ -52,7 +53,8 @@ def test_formats_are_trees(name):
     w = FORMATS[name]()
     leaves, structure = jax.tree.flatten(w)
     again = structure.unflatten(leaves)
-    assert again.shape == w.shape and np.array_equal(again.todense(), w.todense())
+    assert again.shape == w.shape
+    assert np.array_equal(again.todense(), w.todense())
     assert hash(structure) == hash(jax.tree.structure(FORMATS[name]()))
     assert w.nbytes == sum(leaf.nbytes for leaf in leaves)
     assert jax.tree.map(lambda leaf: leaf.dtype, w) is not None  # leaves that are no arrays are let through
@@ -95,7 +97,8 @@ def test_two_of_four():
 
 def test_channels_of_zeros_keep_one():
     w = pk.Channels.from_dense(np.zeros((4, 3), np.float32))
-    assert w.values.shape == (1, 1) and not np.asarray(w.todense()).any()
+    assert w.values.shape == (1, 1)
+    assert not np.asarray(w.todense()).any()
 
 
 BAD = {
@@ -104,7 +107,10 @@ BAD = {
     "integers": (lambda: pk.NM.from_dense(np.ones((4, 3), int), 2, 4), "int64"),
     "nan": (lambda: pk.BlockSparse.from_dense(np.full((2, 2), np.nan), (1, 1)), "nan or inf"),
     "infinite": (lambda: pk.Quantized.from_dense(np.full((2, 2), np.inf)), "nan or inf"),
-    "mask shape": (lambda: pk.BlockSparse.from_dense(np.ones((4, 4)), (2, 2), np.ones((2, 2))), r"mask has shape \(2, 2\)"),
+    "mask shape": (
+        lambda: pk.BlockSparse.from_dense(np.ones((4, 4)), (2, 2), np.ones((2, 2))),
+        r"mask has shape \(2, 2\)",
+    ),
     "mask lies": (lambda: pk.BlockSparse.from_dense(np.ones((4, 4)), (2, 2), np.zeros((4, 4))), "not zero"),
     "block": (lambda: pk.BlockSparse.from_dense(np.ones((4, 4)), (0, 2)), r"not \(0, 2\)"),
     "pattern": (lambda: pk.NM.from_dense(np.ones((4, 4)), 2, 4), "has 4 weights"),

@@ -51,7 +51,9 @@ def test_training_keeps_the_pattern():
 
     @jax.jit
     def step(values):
-        loss = lambda values: ((pk.matmul(x, w.with_values(values)) - target) ** 2).mean()
+        def loss(values):
+            return ((pk.matmul(x, w.with_values(values)) - target) ** 2).mean()
+
         value, gradient = jax.value_and_grad(loss)(values)
         return value, values - 0.3 * gradient
 
