@@ -1,0 +1,130 @@
+"""Tables, plot and calibration from a record of `experiments.bench_kernels`."""
+
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+SPARSE = ("native", "sliced", "segments")
+
+
+def to_markdown(record: dict[str, Any]) -> str:
+    """Speed-ups by pattern and size, what `prepare` makes of them, and whole networks."""
+    parts = [_forms(record), _auto(record), _channels(record), _networks(record)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def break_even(curve: Sequence[tuple[float, float]]) -> float | None:
+    """The sparsity from which on a form is as fast as dense, interpolated; None if it never is.
+
+    Args:
+      curve: (density, speed-up), in any order.
+
+    >>> break_even([(0.5, 0.5), (0.25, 1.0), (0.1, 2.0)])
+    0.75
+    >>> break_even([(0.5, 0.5), (0.1, 0.9)])
+    """
+    points = sorted((1 - density, speedup) for density, speedup in curve)
+    if points[-1][1] < 1:
+        return None
+    # From the sparse end: the last crossing is the one that counts.
+    for (low, slow), (high, fast) in zip(reversed(points[:-1]), reversed(points[1:]), strict=True):
+        if slow < 1:
+            share = math.log(1 / slow) / math.log(fast / slow)
+            return low + share * (high - low)
+    return points[0][0]
+
+
+def curves(record: dict[str, Any]) -> dict[tuple[Any, ...], list[tuple[float, float]]]:
+    """(shape, rows, block, form) -> (density, speed-up) of the sparse forms."""
+    out: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    for m in record["measurements"]:
+        if m["form"] in SPARSE:
+            key = (tuple(m["shape"]), m["rows"], tuple(m["block"]), m["form"])
+            out.setdefault(key, []).append((m["density"], m["speedup"]))
+    return out
+
+
+def _forms(record: dict[str, Any]) -> str:
+    lines = [
+        "| weights | rows | block | form | speed-up at sparsity | break-even |",
+        "| --- | ---: | --- | --- | --- | ---: |",
+    ]
+    for (shape, rows, block, form), curve in sorted(curves(record).items()):
+        cells = ", ".join(f"{100 * (1 - d):.0f} %: {s:.2f}x" for d, s in sorted(curve, reverse=True))
+        even = break_even(curve)
+        shown = "never" if even is None else f"{'≤ ' if even == min(1 - d for d, _ in curve) else ''}{100 * even:.0f} %"
+        lines.append(f"| {_by(shape)} | {rows} | {_by(block)} | {form} | {cells} | {shown} |")
+    return "\n".join(lines)
+
+
+def _auto(record: dict[str, Any]) -> str:
+    lines = ["| choice | products | slowest | below 0.95x | median |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name in sorted({row["name"] for row in record["auto"]}):
+        speedups = sorted(row["speedup"] for row in record["auto"] if row["name"] == name)
+        slow = sum(s < 0.95 for s in speedups)
+        middle = speedups[len(speedups) // 2]
+        lines.append(f"| {name} | {len(speedups)} | {speedups[0]:.2f}x | {slow} | {middle:.2f}x |")
+    return "\n".join(lines)
+
+
+def _channels(record: dict[str, Any]) -> str:
+    lines = ["| whole inputs removed | rows | sparsity | speed-up |", "| --- | ---: | ---: | ---: |"]
+    lines += [
+        f"| {_by(row['shape'])} | {row['rows']} | {100 * (1 - row['density']):.0f} % | {row['speedup']:.2f}x |"
+        for row in record["channels"]
+    ]
+    return "\n".join(lines)
+
+
+def _networks(record: dict[str, Any]) -> str:
+    lines = ["| network, 90 % pruned | batch | block | dense | packed | speed-up | forms |"]
+    lines.append("| --- | ---: | --- | ---: | ---: | ---: | --- |")
+    for row in record["networks"]:
+        forms = ", ".join(f"{row['forms'].count(form)} {form}" for form in sorted(set(row["forms"])))
+        times = f"{row['dense_ms']:.1f} ms | {row['packed_ms']:.1f} ms | {row['speedup']:.2f}x"
+        lines.append(f"| {row['network']} | {row['batch']} | {row['block']} | {times} | {forms} |")
+    return "\n".join(lines)
+
+
+def write_calibration(record: dict[str, Any]) -> Path:
+    """Makes a record's measurements those that `prepare` goes by; returns the file."""
+    import pallas_kernels as pk
+
+    rows = ({**m, "block": tuple(m["block"]), "shape": tuple(m["shape"])} for m in record["measurements"])
+    calibration = pk.Calibration(record["device"], tuple(pk.Measurement(**m) for m in rows))
+    path = Path(str(files("pallas_kernels").joinpath("calibration_cpu.json")))
+    path.write_text(calibration.to_json() + "\n")
+    return path
+
+
+def plot(record: dict[str, Any], path: Path) -> None:
+    """Speed-up against sparsity, one panel per product, one line per pattern: the best form with and without C++."""
+    import matplotlib.pyplot as plt
+
+    panels = sorted({key[:2] for key in curves(record)})
+    columns = max(1, len({rows for _, rows in panels}))
+    figure, axes = plt.subplots(
+        -(-len(panels) // columns), columns, figsize=(4 * columns, 3.2 * -(-len(panels) // columns)), squeeze=False
+    )
+    blocks = sorted({key[2] for key in curves(record)})
+    for axis, (shape, rows) in zip(axes.flat, panels, strict=False):
+        for i, block in enumerate(blocks):
+            for forms, style in ((SPARSE, "-"), (SPARSE[1:], ":")):
+                best: dict[float, float] = {}
+                for form in forms:
+                    for density, speedup in curves(record).get((shape, rows, block, form), []):
+                        best[1 - density] = max(best.get(1 - density, 0), speedup)
+                label = _by(block) if style == "-" else None
+                axis.plot(*zip(*sorted(best.items()), strict=True), style, color=f"C{i}", label=label, marker=".")
+        axis.axhline(1, color="gray", linewidth=0.8)
+        axis.set(title=f"{_by(shape)}, {rows} rows", xlabel="sparsity", ylabel="speed-up over dense", yscale="log")
+    axes.flat[0].legend(fontsize=7, title="blocks (solid: with C++, dotted: XLA)", title_fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "x".join(str(size) for size in sizes)
