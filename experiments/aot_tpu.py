@@ -5,6 +5,7 @@ is asked for one device of each generation.  That a kernel compiles says that it
 tiles fit the vector and scalar memories.  It says nothing about numbers or speed: nothing is run.
 """
 
+import importlib.util
 import os
 import sys
 import time
@@ -24,7 +25,7 @@ import pallas_kernels as pk
 GENERATIONS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 
 _ONLY = flags.DEFINE_string("only", "", "compile the kernels whose name contains this")
-_GENERATIONS = flags.DEFINE_list("generations", list(GENERATIONS), "compile for these")
+_GENERATIONS = flags.DEFINE_multi_enum("generation", list(GENERATIONS), list(GENERATIONS), "compile for this one")
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ def compile_for(topology: str, case: Case, operation: str) -> tuple[str, float]:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+    if importlib.util.find_spec("libtpu") is None:
+        raise app.UsageError("The TPU compiler, libtpu, is not installed here: run `make aot-tpu`.")
     # Without these the library looks for the machine it expects to run on.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")

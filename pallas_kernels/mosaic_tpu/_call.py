@@ -35,10 +35,16 @@ def tile(size: int, unit: int, most: int = 4) -> int:
 
 
 def rows_of(count: int, bytes_each: int, fixed: int, most: int, interpret: Any) -> int:
-    """Rows of a tile when every row costs `bytes_each` of vector memory beside `fixed`; 0 if none fit."""
+    """Rows of a tile when every row costs `bytes_each` of vector memory beside `fixed`; 0 if none fit.
+
+    Few tiles of equal height: 300 rows are two tiles of 160, not one of 256 and a rest that is padded to 256.
+    """
     unit = INTERPRETED if interpret else ROWS
-    fit = (VMEM - fixed) // bytes_each // unit * unit
-    return max(min(up(count, unit), fit, unit if interpret else most), 0)
+    limit = min((VMEM - fixed) // bytes_each // unit * unit, unit if interpret else most)
+    if limit <= 0:
+        return 0
+    tiles = up(count, limit) // limit
+    return up(-(-count // tiles), unit)
 
 
 def pad(x: jax.Array, *shape: int) -> jax.Array:

@@ -37,9 +37,9 @@ def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: Any = 
 
 def _refuse_blocks(operation: str, x: Any, w: BlockSparse, interpret: Any) -> str | None:
     bk, bn = w.block
-    unit, count = _call.lanes(interpret), w.rows.shape[0]
-    if bk % unit or bn % unit:
-        return f"blocks of {w.block} do not fill the tiles of a TPU: pack with multiples of {unit} both ways"
+    lanes, count = _call.LANES, w.rows.shape[0]
+    if not interpret and (bk % lanes or bn % lanes):
+        return f"blocks of {w.block} do not fill the tiles of a TPU: pack with multiples of {lanes} both ways"
     if count > MOST_BLOCKS:
         return (
             f"a list of {count} blocks is more than the {MOST_BLOCKS} that scalar memory holds: split the outputs into "

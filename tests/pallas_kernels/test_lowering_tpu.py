@@ -3,13 +3,15 @@
 Lowering checks that operations exist and that tiles have shapes the hardware knows; `make aot-tpu` compiles the same.
 """
 
+import importlib.util
 from typing import Any
 
 import jax
 import pytest
+from absl import app
 
 import pallas_kernels as pk
-from experiments.aot_tpu import CASES, OPERATIONS
+from experiments.aot_tpu import CASES, OPERATIONS, main
 
 PRODUCTS = [(title, operation) for title, case in CASES.items() for operation in case.operations()]
 
@@ -37,3 +39,9 @@ def test_gradients_are_kernels(title: str, count: int) -> None:
         return [leaf for leaf in jax.tree.leaves(pull(g)) if leaf.dtype != jax.dtypes.float0]
 
     assert kernels(gradients, *CASES[title].arguments()) == count
+
+
+def test_the_way_to_the_compiler_is_named_where_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(app.UsageError, match="make aot-tpu"):
+        main(["aot_tpu"])

@@ -20,6 +20,7 @@ TOLERANCE = {F32: 1e-6, BF16: 1e-2}
 FORMATS: dict[str, Callable[[], Any]] = {
     "blocks": lambda: cases.blocks(24, 40, (8, 8)),
     "ragged blocks": lambda: cases.blocks(23, 37, (8, 16)),
+    "odd blocks": cases.FORMATS["ragged blocks"],
     "no blocks": lambda: cases.blocks(16, 24, (8, 8), 0.0),
     "int8 blocks": lambda: cases.quantized_blocks(8, k=24, n=40, block=(8, 8)),
     "int4 blocks": lambda: cases.quantized_blocks(4, k=23, n=20, block=(16, 8)),
@@ -30,7 +31,7 @@ FORMATS: dict[str, Callable[[], Any]] = {
     "codebook": cases.FORMATS["codebook"],
 }
 # Compiling an interpreted kernel takes a second: each format has one dtype in every run, and both among the slow tests.
-HALF = ("blocks", "int4 blocks", "2:4")
+HALF = ("blocks", "odd blocks", "int4 blocks", "2:4")
 LAW = [
     pytest.param(name, dtype, id=f"{name}, {jnp.dtype(dtype)}", marks=[pytest.mark.slow] * slow)
     for name in FORMATS
@@ -72,6 +73,8 @@ def test_product_and_gradients_are_those_of_float64(name: str, dtype: Any) -> No
     assert cases.error(dx, g64 @ dense.T) < TOLERANCE[dtype]
     # The gradient of the values, pulled back to scales and codebooks if there are any.
     dvalues = on_pattern(jnp.asarray(x64.T @ g64, F32), w.dequantize()).astype(dtype)
+    if isinstance(w, pk.BlockSparse):
+        dvalues = jnp.where(w.live[:, None, None], dvalues, 0)
     _, pull = jax.vjp(lambda w: w.dequantize().values, w)
     for got, want in zip(dw, floats(pull(dvalues)), strict=True):
         assert cases.error(got, want) < TOLERANCE[dtype]
