@@ -1,5 +1,6 @@
 """Networks with random weights, as plain functions: what `experiments.bench_kernels` times from end to end."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +54,8 @@ class Network:
         for i, (layer, shape) in enumerate(zip(self.layers, self.shapes(1), strict=True)):
             if isinstance(layer, Pool):
                 continue
-            inputs = shape[-1] if isinstance(layer, Conv) else int(np.prod(shape[1:]))
-            window = (layer.window, layer.window) if isinstance(layer, Conv) else ()
+            inputs: int = shape[-1] if isinstance(layer, Conv) else math.prod(shape[1:])
+            window: tuple[int, ...] = (layer.window, layer.window) if isinstance(layer, Conv) else ()
             kernel = (
                 random.normal(size=(*window, inputs, layer.outputs)) * (2 / inputs / max(1, np.prod(window))) ** 0.5
             )
@@ -85,7 +86,7 @@ class Network:
         """Rows of the product of every layer, by path of its kernel."""
         entering = [*self.shapes(batch), (batch, 0)]
         return {
-            f"layer{i}/kernel": int(np.prod(entering[i + 1][:-1]))
+            f"layer{i}/kernel": math.prod(entering[i + 1][:-1])
             for i, layer in enumerate(self.layers)
             if not isinstance(layer, Pool)
         }

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from pallas_kernels._interface import Activation, Format
+from pallas_kernels._interface import Activation, Epilogue, Format, wide
 from pallas_kernels._matmul import matmul
 from pallas_kernels._prepare import Prepared
+from pallas_kernels.dense import Dense
 
 
 def conv(
@@ -54,6 +55,21 @@ def conv(
             f"conv: a window of {window[0]}x{window[1]} over {x.shape[-1]} channels has "
             f"{window[0] * window[1] * x.shape[-1]} inputs; these weights have {w.shape[0]}."
         )
+    weights = w.weights if isinstance(w, Prepared) else w
+    if isinstance(weights, Dense):
+        # Without a sparse form there is no reason to unfold the images.
+        pads, _ = _positions(x.shape, window, strides, padding, dilation)
+        kernel = weights.todense().reshape(*window, x.shape[-1], w.shape[1])
+        product = lax.conv_general_dilated(
+            x,
+            kernel,
+            strides,
+            pads,
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            preferred_element_type=wide(x.dtype),
+        )
+        return Epilogue(activation, jnp.dtype(how.get("out_dtype") or x.dtype))(product, bias)
     return matmul(patches(x, window, strides, padding, dilation), w, bias, activation, **how)
 
 
@@ -71,13 +87,8 @@ def patches(
     >>> patches(jnp.arange(4.0).reshape(1, 2, 2, 1), (2, 2), padding="VALID").ravel().tolist()
     [0.0, 1.0, 2.0, 3.0]
     """
-    reach = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    out = [(size - r) // s + 1 for size, r, s in zip(padded.shape[1:3], reach, strides, strict=True)]
-    if min(out) < 1:
-        raise ValueError(f"conv: a window of {window} does not fit images of {x.shape[1:3]} with padding {padding}.")
+    pads, out = _positions(x.shape, window, strides, padding, dilation)
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     if window == (1, 1) and strides == (1, 1):
         return padded
     (rows, columns), (down, right) = out, strides
@@ -88,3 +99,20 @@ def patches(
             bottom, end = top + (rows - 1) * down + 1, left + (columns - 1) * right + 1
             taps.append(padded[:, top:bottom:down, left:end:right])
     return jnp.concatenate(taps, -1)
+
+
+def _positions(
+    shape: tuple[int, ...],
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    padding: str | Sequence[tuple[int, int]],
+    dilation: tuple[int, int],
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """The padding in numbers, and how many rows and columns of positions the window has."""
+    reach = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
+    pads = lax.padtype_to_pads(shape[1:3], reach, strides, padding) if isinstance(padding, str) else padding
+    sizes = [size + sum(pad) for size, pad in zip(shape[1:3], pads, strict=True)]
+    out = [(size - r) // s + 1 for size, r, s in zip(sizes, reach, strides, strict=True)]
+    if min(out) < 1:
+        raise ValueError(f"conv: a window of {window} does not fit images of {shape[1:3]} with padding {padding}.")
+    return [(low, high) for low, high in pads], out

@@ -46,6 +46,7 @@ def test_convolution(case):
         return pk.conv(x, w, bias, jax.nn.relu, **how)
 
     assert error(packed(x), dense(x)) < 1e-6
+    assert error(pk.conv(x, pk.Dense(w.todense()), bias, jax.nn.relu, **how), dense(x)) < 1e-6
     got, want = (jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (packed, dense))
     assert error(got, want) < 1e-5
 
