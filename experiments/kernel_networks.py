@@ -56,9 +56,8 @@ class Network:
                 continue
             inputs: int = shape[-1] if isinstance(layer, Conv) else math.prod(shape[1:])
             window: tuple[int, ...] = (layer.window, layer.window) if isinstance(layer, Conv) else ()
-            kernel = (
-                random.normal(size=(*window, inputs, layer.outputs)) * (2 / inputs / max(1, np.prod(window))) ** 0.5
-            )
+            spread = math.sqrt(2 / (inputs * math.prod(window)))
+            kernel = spread * random.normal(size=(*window, inputs, layer.outputs))
             params[f"layer{i}"] = {
                 "kernel": jnp.asarray(kernel, jnp.float32),
                 "bias": jnp.zeros(layer.outputs),
