@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints/$(if $(filter 3.11,$(VERSION)),py311,py312).txt
 INSTALLED := $(VENV)/.installed-$(VERSION)
 DEMO := runs/digits_admm
 
-.PHONY: help install demo test slow smoke lint format bench aot-tpu clean
+.PHONY: help install demo test slow smoke lint format bench aot-tpu aot-cuda clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make format  rewrite the sources in the project's format"
 	@echo "make bench   speed ratios on this machine"
 	@echo "make aot-tpu compile every TPU kernel for real TPUs, on any x86 Linux (downloads libtpu, about 150 MB)"
+	@echo "make aot-cuda compile every Hopper kernel for sm_90a, on any x86 Linux (downloads CUDA, about 4 GB)"
 	@echo "make clean   remove the environment and all caches (runs/ and results/ stay)"
 
 install: $(INSTALLED)
@@ -74,6 +75,17 @@ $(TPU_VENV)/.installed-$(VERSION): pyproject.toml $(CONSTRAINTS)
 
 aot-tpu: $(TPU_VENV)/.installed-$(VERSION)
 	JAX_PLATFORMS=cpu $(TPU_VENV)/bin/python -m experiments.aot_tpu
+
+# Likewise the CUDA compilers.
+CUDA_VENV ?= build/cuda-venv
+
+$(CUDA_VENV)/.installed-$(VERSION): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -m venv --clear $(CUDA_VENV)
+	@$(CUDA_VENV)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[cuda]"
+	@touch $@
+
+aot-cuda: $(CUDA_VENV)/.installed-$(VERSION)
+	JAX_PLATFORMS=cpu $(CUDA_VENV)/bin/python -m experiments.aot_cuda
 
 clean:
 	rm -rf $(VENV) build dist .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
