@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float
 
 from pallas_kernels._interface import Epilogue, Format
 from pallas_kernels.block_sparse import BlockSparse
@@ -18,15 +18,20 @@ from pallas_kernels.quantized import Quantized
 __all__ = ["PLATFORMS", "available", "matmul", "outer", "refuse", "transposed"]
 
 PLATFORMS = ("cpu",)
-# Rows of x that share a panel: a cache line for each of four vectors of four times sixteen floats.
-MOST_LANES = 64
+MOST_LANES = 64  # rows of x that share a panel
+MOST_ROWS = 16  # that int8 codes are read for; with more, converting them costs more than reading floats
 
 
 def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: bool = False) -> str | None:
     """Why these kernels cannot do it, as a clause; None if they can.  Builds nothing."""
-    if not isinstance(w, BlockSparse):
-        return f"it multiplies BlockSparse, not {type(w).__name__}"
-    if isinstance(w.values, Quantized):
+    if isinstance(w, Quantized):
+        if operation != "matmul" or w.bits != 8 or w.codebook is not None or len(w.shape) != 2:
+            return "of Quantized it has x @ w for 8-bit codes without a codebook only"
+        if x.shape[0] > MOST_ROWS:
+            return f"it reads int8 codes for at most {MOST_ROWS} rows of x, not {x.shape[0]}; use w.dequantize()"
+    elif not isinstance(w, BlockSparse):
+        return f"it multiplies BlockSparse and Quantized, not {type(w).__name__}"
+    elif isinstance(w.values, Quantized):
         return "its blocks hold float32, not codes; use w.dequantize()"
     for name, dtype in (("activations", x.dtype), ("weights", w.dtype)):
         if dtype != jnp.float32:
@@ -37,16 +42,28 @@ def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: bool =
 
 
 def matmul(
-    x: Float[Array, "M K"], w: BlockSparse, bias: Float[Array, "N"] | None, epilogue: Epilogue, *, interpret: bool
+    x: Float[Array, "M K"],
+    w: BlockSparse | Quantized,
+    bias: Float[Array, "N"] | None,
+    epilogue: Epilogue,
+    *,
+    interpret: bool,
 ) -> Float[Array, "M N"]:
     """``epilogue(x @ w, bias)``; the bias is added inside, the activation by XLA."""
-    absent = jnp.zeros(0, jnp.int32)
-    return epilogue(_product(x, w, w.rows, w.starts, absent, bias, turned=False), None)
+    bias = jnp.zeros(0, jnp.float32) if bias is None else bias.astype(jnp.float32)
+    if isinstance(w, BlockSparse):
+        product = _product(x, w, w.rows, w.starts, jnp.zeros(0, jnp.int32), bias, turned=False)
+    elif x.shape[0]:
+        library()
+        (product,) = _call("cjx_quantized", ((x.shape[0], w.shape[1]),))(x, w.codes, w.scale, bias)
+    else:
+        product = jnp.zeros((0, w.shape[1]), jnp.float32)
+    return epilogue(product, None)
 
 
 def transposed(g: Float[Array, "M N"], w: BlockSparse, out_dtype: Any, *, interpret: bool) -> Float[Array, "M K"]:
     """``g @ w.T``."""
-    return _product(g, w, w.columns, w.order_starts, w.order, None, turned=True).astype(out_dtype)
+    return _product(g, w, w.columns, w.order_starts, w.order, jnp.zeros(0, jnp.float32), turned=True).astype(out_dtype)
 
 
 def outer(
@@ -61,17 +78,9 @@ def outer(
 
 
 def _product(
-    x: Float[Array, "M inputs"],
-    w: BlockSparse,
-    index: Int32[Array, "T"],
-    starts: Int32[Array, "blocks+1"],
-    order: Int32[Array, "_"],
-    bias: Float[Array, "outputs"] | None,
-    *,
-    turned: bool,
-) -> Float[Array, "M outputs"]:
+    x: Array, w: BlockSparse, index: Array, starts: Array, order: Array, bias: Array, *, turned: bool
+) -> Array:
     inputs, size = (w.padded[1], w.shape[0]) if turned else (w.padded[0], w.shape[1])
-    bias = jnp.zeros(0, jnp.float32) if bias is None else bias.astype(jnp.float32)
     if not x.shape[0]:
         return jnp.zeros((0, size), jnp.float32)
     width = _vector_width()

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,7 +23,8 @@ import jax
 import jaxlib
 
 SOURCE = Path(__file__).with_name("kernels.cc")
-TARGETS = ("cjx_product", "cjx_sampled")
+HEADER = SOURCE.with_name("support.h")
+TARGETS = ("cjx_product", "cjx_sampled", "cjx_quantized")
 _LOCK = threading.Lock()
 
 
@@ -71,18 +73,19 @@ def load(folder: Path) -> ctypes.CDLL:
     """
     command = compiler()
     if command is None:
-        raise ValueError("The native kernels are compiled on demand, and no C++ compiler was found: install g++ or set CXX.")
-    command = [*command, *_flags()]
+        raise ValueError(
+            "The native kernels are compiled on demand, and no C++ compiler was found: install g++ or set CXX."
+        )
     note = folder / _key(command)
     try:
         built = _noted(note)
         if built is None:
             folder.mkdir(parents=True, exist_ok=True)
-            built = _build(command, note)
+            built = _build([*command, *_flags()], note)
         return ctypes.CDLL(str(built))
     except OSError as error:
         raise ValueError(
-            f"The native kernels cannot be kept in or loaded from {folder} ({error}): set XDG_CACHE_HOME to a writable folder."
+            f"The native kernels cannot be kept in {folder} ({error}): set XDG_CACHE_HOME to a folder of yours."
         ) from error
 
 
@@ -94,8 +97,9 @@ def _flags() -> list[str]:
 
 def _key(command: list[str]) -> str:
     """The hash of everything that decides what the library is."""
-    version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=False).stdout
-    parts = [SOURCE.read_text(), shlex.join(command), version, jaxlib.__version__, platform.platform(), _processor()]
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+    sources, system = [HEADER.read_text(), SOURCE.read_text()], [platform.platform(), _processor()]
+    parts = [*sources, shlex.join([*command, *_flags()]), version, jaxlib.__version__, *system]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -112,10 +116,9 @@ def _noted(note: Path) -> Path | None:
     """The library a note speaks of, if both are sound."""
     if not note.exists():
         return None
-    path = note.with_name(note.read_text())
-    if not path.is_file() or _name(path) != path.name:
-        return None
-    return path
+    name = note.read_text(errors="replace")
+    path = note.with_name(name) if re.fullmatch(r"kernels-[0-9a-f]{64}\.so", name) else None
+    return path if path and path.is_file() and _name(path) == name else None
 
 
 def _name(path: Path) -> str:

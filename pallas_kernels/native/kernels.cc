@@ -13,152 +13,18 @@
 // Vectors are written as GCC vector extensions, which GCC and Clang compile for any CPU: left to the compiler's own
 // vectorizer, the sums went back to memory after every weight.
 
-#include <algorithm>
-#include <atomic>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <thread>
-#include <utility>
-#include <vector>
-
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
-using Index = int64_t;
-
-#define INLINE inline __attribute__((always_inline))
+#include "support.h"
 
 namespace {
 
-// ---------------------------------------------------------------------------------------------------------- vectors
+using F32 = ffi::Buffer<ffi::F32>;
+using S32 = ffi::Buffer<ffi::S32>;
+using S8 = ffi::Buffer<ffi::S8>;
 
-#if defined(__AVX512F__)
-constexpr int kWidth = 16, kRegisters = 32;
-#elif defined(__AVX__)
-constexpr int kWidth = 8, kRegisters = 16;
-#elif defined(__aarch64__)
-constexpr int kWidth = 4, kRegisters = 32;
-#else
-constexpr int kWidth = 4, kRegisters = 16;
-#endif
-
-typedef float Vec __attribute__((vector_size(4 * kWidth)));
-typedef float Vec4 __attribute__((vector_size(16)));
-
-template <class V>
-INLINE V load(const float* from) {
-  V value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
-template <class V>
-INLINE void store(float* to, V value) {
-  std::memcpy(to, &value, sizeof value);
-}
-
-template <class V>
-INLINE float total(V value) {
-  float sum = 0;
-  for (unsigned i = 0; i < sizeof(V) / 4; ++i) sum += value[i];
-  return sum;
-}
-
-// ------------------------------------------------------------------------------------------------------ parallelism
-
-// Calls task(i) for all i < count, on XLA's threads and this one.  Whoever is free takes the next i; the caller waits
-// for what was taken, never for a helper to start: the pool may be busy with callers that wait as this one does.
-template <class Task>
-void parallel(ffi::ThreadPool& pool, Index count, const Task& task) {
-  const Index helpers = std::min<Index>(count, pool.num_threads()) - 1;
-  if (helpers <= 0) {
-    for (Index i = 0; i < count; ++i) task(i);
-    return;
-  }
-  struct State {
-    std::atomic<Index> next{0}, done{0};
-  };
-  auto state = std::make_shared<State>();
-  // A helper that comes too late finds nothing to take, and does not touch the task, which may be gone by then.
-  auto work = [state, count, &task] {
-    for (Index i; (i = state->next.fetch_add(1)) < count;) {
-      task(i);
-      state->done.fetch_add(1);
-    }
-  };
-  for (Index i = 0; i < helpers; ++i) pool.Schedule(decltype(work)(work));  // a copy for each
-  work();
-  while (state->done.load() < count) std::this_thread::yield();
-}
-
-// A thread is worth waking for this many multiplications.
-constexpr Index kWorthATask = 1 << 15;
-
-// How many pieces to cut `size` things of `work` multiplications each into: some for every thread, none too small.
-Index pieces(ffi::ThreadPool& pool, Index size, Index work) {
-  const Index most = std::max<Index>(1, size * work / kWorthATask);
-  return std::min({size, most, 4 * std::max<Index>(1, pool.num_threads())});
-}
-
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-using Buffer = std::unique_ptr<float[], Free>;
-
-Buffer buffer(Index size) {
-  return Buffer(static_cast<float*>(std::aligned_alloc(64, (4 * size + 63) / 64 * 64)));
-}
-
-// ---------------------------------------------------------------------------------------------------------- layouts
-
-// Transposes rows x columns of `from` (with row stride `from_stride`) into `to`, in tiles of 4 x 4.
-void transpose(const float* from, Index from_stride, Index rows, Index columns, float* to, Index to_stride) {
-#ifdef __clang__
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-  typedef int Int4 __attribute__((vector_size(16)));
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, Int4{i, j, k, l})
-#endif
-  Index row = 0;
-  for (; row + 4 <= rows; row += 4) {
-    const float* source = from + row * from_stride;
-    Index column = 0;
-    for (; column + 4 <= columns; column += 4) {
-      const Vec4 a = load<Vec4>(source + column), b = load<Vec4>(source + from_stride + column);
-      const Vec4 c = load<Vec4>(source + 2 * from_stride + column), d = load<Vec4>(source + 3 * from_stride + column);
-      const Vec4 ab0 = SHUFFLE(a, b, 0, 4, 1, 5), ab1 = SHUFFLE(a, b, 2, 6, 3, 7);
-      const Vec4 cd0 = SHUFFLE(c, d, 0, 4, 1, 5), cd1 = SHUFFLE(c, d, 2, 6, 3, 7);
-      float* target = to + column * to_stride + row;
-      store<Vec4>(target, SHUFFLE(ab0, cd0, 0, 1, 4, 5));
-      store<Vec4>(target + to_stride, SHUFFLE(ab0, cd0, 2, 3, 6, 7));
-      store<Vec4>(target + 2 * to_stride, SHUFFLE(ab1, cd1, 0, 1, 4, 5));
-      store<Vec4>(target + 3 * to_stride, SHUFFLE(ab1, cd1, 2, 3, 6, 7));
-    }
-    for (; column < columns; ++column)
-      for (Index i = 0; i < 4; ++i) to[column * to_stride + row + i] = source[i * from_stride + column];
-  }
-  for (; row < rows; ++row)
-    for (Index column = 0; column < columns; ++column) to[column * to_stride + row] = from[row * from_stride + column];
-#undef SHUFFLE
-}
-
-// x [rows, size] -> panels [rows / lanes][padded][lanes], with zeros where x ends.
-void pack(ffi::ThreadPool& pool, const float* x, Index rows, Index size, Index padded, Index lanes, float* panels) {
-  constexpr Index kChunk = 64;  // features: 64 of them times 64 lanes stay in the first cache while it is filled
-  const Index chunks = (padded + kChunk - 1) / kChunk, count = (rows + lanes - 1) / lanes * chunks;
-  const Index groups = pieces(pool, count, kChunk * lanes);
-  parallel(pool, groups, [=](Index group) {
-    for (Index i = group * count / groups; i < (group + 1) * count / groups; ++i) {
-      const Index panel = i / chunks, first = i % chunks * kChunk, last = std::min(padded, first + kChunk);
-      const Index real_rows = std::min(lanes, rows - panel * lanes);
-      const Index real = std::clamp<Index>(size - first, 0, last - first);
-      float* to = panels + (panel * padded + first) * lanes;
-      if (real_rows < lanes || first + real < last) std::memset(to, 0, (last - first) * lanes * 4);
-      transpose(x + panel * lanes * size + first, size, real_rows, real, to, lanes);
-    }
-  });
+// The data of an argument that may be left out, which is an empty array then.
+template <class B>
+auto optional(B& array) {
+  return array.element_count() ? array.typed_data() : nullptr;
 }
 
 // --------------------------------------------------------------------------------------------------- block products
@@ -175,55 +41,84 @@ struct Blocks {
   const float* block(Index t) const { return values + t * outputs * inputs; }
 };
 
+// Some blocks of one output block, whole or a part of their inputs.
+struct Run {
+  Index begin, end, first, last;
+};
+
 // sums[R][C vectors] += the product of panel rows with R outputs of some blocks.
 template <int R, int C>
-INLINE void tile(const Blocks& w, Index begin, Index end, Index output, const float* panel, Index lanes, float* sums) {
-  Vec sum[R][C];
+INLINE void tile(const Blocks& w, const Run& run, Index output, const float* panel, Index lanes, float* sums) {
+  // Small tiles are summed in several chains, or each sum would wait for the one before.
+  constexpr int kChains = R * C >= 8 ? 1 : 8 / (R * C);
+  const Index os = w.output_stride, is = w.input_stride;
+  Vec sum[kChains][R][C] = {};
+  const auto add = [os](Vec (&into)[R][C], const float* weight, const float* x) __attribute__((always_inline)) {
+    Vec lane[C];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) {
+      Vec value = load<Vec>(x + c * kWidth);
+      if (R > 1) IN_REGISTER(value);
+      lane[c] = value;
+    }
 #pragma GCC unroll 16
-    for (int c = 0; c < C; ++c) sum[r][c] = load<Vec>(sums + r * lanes + c * kWidth);
-  const Index inputs = w.inputs, os = w.output_stride, is = w.input_stride;
-  for (Index position = begin; position < end; ++position) {
-    const Index t = w.at(position);
-    const float* value = w.block(t) + output * os;
-    const float* x = panel + w.index[t] * inputs * lanes;
-    for (Index i = 0; i < inputs; ++i, value += is, x += lanes) {
-      Vec lane[C];
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-      for (int c = 0; c < C; ++c) lane[c] = load<Vec>(x + c * kWidth);
+      for (int c = 0; c < C; ++c) into[r][c] += lane[c] * weight[r * os];
+  };
+  if (w.inputs == 1) {
+    Index p = run.begin;
+    for (; p + kChains <= run.end; p += kChains)
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r)
+      for (int u = 0; u < kChains; ++u)
+        add(sum[u], w.block(w.at(p + u)) + output * os, panel + w.index[w.at(p + u)] * lanes);
+    for (; p < run.end; ++p) add(sum[0], w.block(w.at(p)) + output * os, panel + w.index[w.at(p)] * lanes);
+  } else {
+    for (Index p = run.begin; p < run.end; ++p) {
+      const float* value = w.block(w.at(p)) + output * os + run.first * is;
+      const float* x = panel + (w.index[w.at(p)] * w.inputs + run.first) * lanes;
+      Index i = run.first;
+      for (; i + kChains <= run.last; i += kChains)
 #pragma GCC unroll 16
-        for (int c = 0; c < C; ++c) sum[r][c] += lane[c] * value[r * os];
+        for (int u = 0; u < kChains; ++u, value += is, x += lanes) add(sum[u], value, x);
+      for (; i < run.last; ++i, value += is, x += lanes) add(sum[0], value, x);
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-    for (int c = 0; c < C; ++c) store(sums + r * lanes + c * kWidth, sum[r][c]);
+    for (int c = 0; c < C; ++c) {
+#pragma GCC unroll 16
+      for (int u = 1; u < kChains; ++u) sum[0][r][c] += sum[u][r][c];
+      float* into = sums + r * lanes + c * kWidth;
+      store(into, load<Vec>(into) + sum[0][r][c]);
+    }
 }
 
 // The same for all lanes of a panel, in tiles of at most C vectors.
 template <int R, int C>
-INLINE void strip(const Blocks& w, Index begin, Index end, Index output, const float* panel, Index lanes, Index from,
+INLINE void strip(const Blocks& w, const Run& run, Index output, const float* panel, Index lanes, Index from,
                   float* sums) {
   for (; from + C * kWidth <= lanes; from += C * kWidth)
-    tile<R, C>(w, begin, end, output, panel + from, lanes, sums + from);
-  if constexpr (C > 1) strip<R, C / 2>(w, begin, end, output, panel, lanes, from, sums);
+    tile<R, C>(w, run, output, panel + from, lanes, sums + from);
+  if constexpr (C > 1) strip<R, C == 3 ? 2 : C / 2>(w, run, output, panel, lanes, from, sums);
 }
+
+// Inputs of a run: so many rows of a panel, and weights for them, stay in the first cache.
+constexpr Index kDepth = 32;
 
 // sums [outputs][lanes] += some blocks of one output block.
 void many_rows(const Blocks& w, Index begin, Index end, const float* panel, Index lanes, float* sums) {
-  constexpr int kWide = kRegisters / 8;  // 4 outputs x this many vectors are half of the registers
-  // A few blocks at a time, which stay in the first cache while all outputs and lanes pass.
-  const Index step = std::max<Index>(1, 128 / w.inputs);
-  for (Index p = begin; p < end; p += step) {
-    const Index q = std::min(end, p + step);
-    Index o = 0;
-    for (; o + 4 <= w.outputs; o += 4) strip<4, kWide>(w, p, q, o, panel, lanes, 0, sums + o * lanes);
-    for (; o < w.outputs; ++o) strip<1, 8>(w, p, q, o, panel, lanes, 0, sums + o * lanes);
-  }
+  constexpr int kWide = kRegisters == 16 ? 3 : 4;  // 4 x this many sums, this many lanes and a weight fit in registers
+  // A few blocks at a time, or a part of one, which stays in the first cache while all outputs and lanes pass.
+  const Index rows = std::min(w.inputs, kDepth), step = std::max<Index>(1, kDepth / w.inputs);
+  for (Index p = begin; p < end; p += step)
+    for (Index i = 0; i < w.inputs; i += rows) {
+      const Run run = {p, std::min(end, p + step), i, std::min(w.inputs, i + rows)};
+      Index o = 0;
+      for (; o + 4 <= w.outputs; o += 4) strip<4, kWide>(w, run, o, panel, lanes, 0, sums + o * lanes);
+      for (; o < w.outputs; ++o) strip<1, 8>(w, run, o, panel, lanes, 0, sums + o * lanes);
+    }
 }
 
 // One row, vectors along the outputs of a block, which are contiguous: C vectors of them.
@@ -353,15 +248,6 @@ bool in_range(const Blocks& w, Index stored) {
   return true;
 }
 
-using F32 = ffi::Buffer<ffi::F32>;
-using S32 = ffi::Buffer<ffi::S32>;
-using S8 = ffi::Buffer<ffi::S8>;
-
-template <class B>
-auto optional(B& array) {
-  return array.element_count() ? array.typed_data() : nullptr;
-}
-
 // y [M, outputs] = x [M, inputs] @ w + bias, or x @ w^T if `turned` (then `order` visits blocks by input block).
 // Absent arrays are empty.  `panels` is room for the packed x: [M / lanes][padded inputs][lanes].
 ffi::Error Product(ffi::ThreadPool pool, bool turned, F32 x, F32 values, S32 index, S32 starts, S32 order, F32 bias,
@@ -449,6 +335,83 @@ ffi::Error Sampled(ffi::ThreadPool pool, F32 x, F32 g, S32 rows, S32 columns, ff
   return ffi::Error::Success();
 }
 
+// ----------------------------------------------------------------------------------------------- quantized products
+
+typedef int8_t Codes __attribute__((vector_size(kWidth)));
+typedef int32_t Integers __attribute__((vector_size(4 * kWidth)));
+
+INLINE Vec decoded(const int8_t* from) {
+  Codes codes;
+  std::memcpy(&codes, from, sizeof codes);
+  return __builtin_convertvector(__builtin_convertvector(codes, Integers), Vec);
+}
+
+// sums [R][columns] += x [R][inputs] @ codes [inputs][columns], D inputs at a time: as many streams for the prefetcher.
+template <int R, int D>
+INLINE Index add_codes(const float* x, Index x_stride, const int8_t* codes, Index stride, Index first, Index inputs,
+                       Index columns, float* sums) {
+  for (; first + D <= inputs; first += D) {
+    const int8_t* from = codes + first * stride;
+    Index n = 0;
+    for (; n + kWidth <= columns; n += kWidth) {
+      Vec sum[R];
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) sum[r] = load<Vec>(sums + r * columns + n);
+#pragma GCC unroll 16
+      for (int d = 0; d < D; ++d) {
+        const Vec weight = decoded(from + d * stride + n);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) sum[r] += weight * x[r * x_stride + first + d];
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) store(sums + r * columns + n, sum[r]);
+    }
+    for (; n < columns; ++n)
+      for (int r = 0; r < R; ++r)
+        for (int d = 0; d < D; ++d) sums[r * columns + n] += from[d * stride + n] * x[r * x_stride + first + d];
+  }
+  return first;
+}
+
+template <int R>
+void add_rows(const float* x, Index x_stride, const int8_t* codes, Index stride, Index inputs, Index columns,
+              float* sums) {
+  const Index done = add_codes<R, 8>(x, x_stride, codes, stride, 0, inputs, columns, sums);
+  add_codes<R, 1>(x, x_stride, codes, stride, done, inputs, columns, sums);
+}
+
+// y [M, N] = x [M, K] @ (codes [K, N] * scale [K / group, N]) + bias, for few rows: codes are read once, as they are.
+ffi::Error Quantized(ffi::ThreadPool pool, F32 x, S8 codes, F32 scale, F32 bias, ffi::Result<F32> y) {
+  const Index rows = x.dimensions()[0], inputs = x.dimensions()[1], size = y->dimensions()[1];
+  const Index group = inputs / scale.dimensions()[0];
+  const float* biases = optional(bias);
+  // Whole cache lines of codes for every piece.
+  const Index lines = (size + 63) / 64, cut = pieces(pool, lines, 64 * inputs * rows);
+  parallel(pool, cut, [&](Index i) {
+    const Index begin = i * lines / cut * 64, end = std::min(size, (i + 1) * lines / cut * 64), columns = end - begin;
+    Buffer sums = buffer(rows * columns);
+    for (Index from = 0; from < inputs; from += group) {
+      std::fill_n(&sums[0], rows * columns, 0.0f);
+      for (Index k = from; k < from + group; k += kDepth) {
+        const Index deep = std::min(kDepth, from + group - k);
+        const int8_t* code = codes.typed_data() + k * size + begin;
+        Index m = 0;
+        for (; m + 4 <= rows; m += 4)
+          add_rows<4>(x.typed_data() + m * inputs + k, inputs, code, size, deep, columns, &sums[m * columns]);
+        for (; m < rows; ++m)
+          add_rows<1>(x.typed_data() + m * inputs + k, inputs, code, size, deep, columns, &sums[m * columns]);
+      }
+      const float* scales = scale.typed_data() + from / group * size;
+      for (Index m = 0; m < rows; ++m)
+        for (Index n = begin; n < end; ++n) {
+          const float before = from ? y->typed_data()[m * size + n] : biases ? biases[n] : 0.0f;
+          y->typed_data()[m * size + n] = before + scales[n] * sums[m * columns + n - begin];
+        }
+    }
+  });
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 extern "C" int cjx_vector_width() { return kWidth; }
@@ -475,4 +438,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cjx_sampled, Sampled,
                                   .Arg<S32>()
                                   .Ret<F32>()
                                   .Ret<F32>()
+                                  .Ret<F32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cjx_quantized, Quantized,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<S8>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
                                   .Ret<F32>());
