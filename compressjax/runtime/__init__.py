@@ -1,5 +1,6 @@
 """Packed networks: compressed leaves as matrices that multiply in their packed form, and programs made of them."""
 
+from compressjax.runtime._convert import to_litert, to_onnx
 from compressjax.runtime._export import export, load
 from compressjax.runtime._formats import As
 from compressjax.runtime._layers import Padding, conv, linear
@@ -23,5 +24,7 @@ __all__ = [
     "report",
     "shard",
     "target",
+    "to_litert",
+    "to_onnx",
     "unpack",
 ]

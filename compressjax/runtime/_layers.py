@@ -1,8 +1,7 @@
 """Layers as functions, on dense and on packed weights alike.
 
 A network written with `linear` and `conv` runs with its own parameters and with their packed form: which of the two a
-leaf is decides how it multiplies.  A convolution is a product of patches (im2col) with the packed matrix; row (i, j, c)
-of the matrix belongs to position (i, j) of the window and input channel c.
+leaf is decides how it multiplies.
 """
 
 from collections.abc import Callable, Sequence
@@ -93,35 +92,22 @@ def conv(
     _fits(x, w, 4, "conv")
     strides, dilation = _both(strides), _both(dilation)
     if isinstance(w, Packed):
-        patches = im2col(x, w.shape[:2], strides, padding, dilation)
-        return pk.matmul(patches, w.matrix, bias, activation, **how)
+        return pk.conv(
+            x,
+            w.matrix,
+            bias,
+            activation,
+            window=(w.shape[0], w.shape[1]),
+            strides=strides,
+            padding=padding,
+            dilation=dilation,
+            **how,
+        )
     pads = padding if isinstance(padding, str) else tuple(padding)
     product = lax.conv_general_dilated(
         x, jnp.asarray(w), strides, pads, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     return _finish(product, bias, activation, x.dtype)
-
-
-def im2col(
-    x: Float[Array, "n h w c"],
-    window: tuple[int, int],
-    strides: tuple[int, int],
-    padding: Padding,
-    dilation: tuple[int, int],
-) -> Float[Array, "n rows columns features"]:
-    """The patches under a window, kh * kw * c features in the order (row, column, channel)."""
-    reach = [(size - 1) * step + 1 for size, step in zip(window, dilation, strict=True)]
-    pads = lax.padtype_to_pads(x.shape[1:3], reach, strides, padding) if isinstance(padding, str) else padding
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = ((size - span) // step + 1 for size, span, step in zip(x.shape[1:3], reach, strides, strict=True))
-    if min(rows, columns) < 1:
-        raise ValueError(f"conv: a window of {tuple(reach)} does not fit padded images of {tuple(x.shape[1:3])}.")
-    shifted = [
-        x[:, i : i + (rows - 1) * strides[0] + 1 : strides[0], j : j + (columns - 1) * strides[1] + 1 : strides[1]]
-        for i in range(0, reach[0], dilation[0])
-        for j in range(0, reach[1], dilation[1])
-    ]
-    return shifted[0] if len(shifted) == 1 else jnp.concatenate(shifted, -1)
 
 
 def _fits(x: jax.Array, w: Any, rank: int, name: str) -> None:

@@ -17,6 +17,8 @@ from compressjax.projections import Constraint, Joint
 from compressjax.runtime._formats import As, candidates, matrix_shape
 from compressjax.runtime._matrix import Matrix
 
+Rows = int | Mapping[str, int]
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=["shape"])
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,11 @@ def is_packed(node: Any) -> bool:
 
 
 def pack(
-    params: trees.Tree, rules: Mapping[str, Any], *, batch: int | None = None, platform: str | None = None
+    params: trees.Tree,
+    rules: Mapping[str, Any],
+    *,
+    batch: int | Mapping[str, int] | None = None,
+    platform: str | None = None,
 ) -> trees.Tree:
     """Packs the leaves that rules name.
 
@@ -81,8 +87,10 @@ def pack(
       params: Parameters; any tree.
       rules: Ordered mapping from glob pattern to a constraint, a boolean mask of the leaf's shape, an `As`, or None to
         exempt (see `compressjax.trees`).  A leaf dictionary of masks works as it is.
-      batch: Columns the products will have: chooses for each leaf the implementation that is fastest, dense included.
-        Left out, the weights stay in the form that the rule gave, and the first implementation that can is used.
+      batch: Rows that the products will have, which for a convolution is the batch times the positions of the image;
+        one number, or rules by path.  Each leaf is then laid out for the implementation that is predicted to be
+        fastest, dense included, for inference (see `pallas_kernels.prepare`).  Left out, the weights stay in the form
+        that the rule gave, and the first implementation that can is used.
       platform: "cpu", "gpu" or "tpu", for `batch`; default: JAX's default backend.
 
     Returns:
@@ -101,8 +109,12 @@ def pack(
     """
     _refuse_packed(params)
     known = trees.leaves(params)
-    changes = {path: _pack_leaf(known[path], rule, path) for path, rule in trees.assign(rules, params).items()}
-    return trees.update(params, {path: _prepare(leaf, batch, platform, path) for path, leaf in changes.items()})
+    assigned = trees.assign(rules, params)
+    rows = _rows(batch, params, assigned)
+    return trees.update(
+        params,
+        {path: _prepare(_pack_leaf(known[path], rule, path), rows, platform, path) for path, rule in assigned.items()},
+    )
 
 
 def unpack(tree: trees.Tree) -> trees.Tree:
@@ -119,7 +131,11 @@ def unpack(tree: trees.Tree) -> trees.Tree:
 
 
 def from_artifact(
-    data: bytes | str | Path, rules: Mapping[str, Any], *, batch: int | None = None, platform: str | None = None
+    data: bytes | str | Path,
+    rules: Mapping[str, Any],
+    *,
+    batch: int | Mapping[str, int] | None = None,
+    platform: str | None = None,
 ) -> dict[str, Any]:
     """Packs the leaves of a `.cjx` artefact, never unfolding those that become sparse.
 
@@ -148,6 +164,7 @@ def from_artifact(
         raise error if isinstance(data, bytes) else ValueError(f"{data}: {error}") from error
     names = _nested({path: path for path in leaves})
     assigned = trees.assign(rules, names)
+    rows = _rows(batch, names, assigned)
     out = {}
     for path, leaf in leaves.items():
         if path not in assigned:
@@ -169,7 +186,7 @@ def from_artifact(
             entries = Matrix(shape, held, filled)
         else:
             entries = Matrix(shape, positions[alive], values[alive])
-        out[path] = _prepare(_smallest(entries, rule, leaf.shape, path), batch, platform, path)
+        out[path] = _prepare(_smallest(entries, rule, leaf.shape, path), rows, platform, path)
     return _nested(out)
 
 
@@ -249,13 +266,21 @@ def _refuse_packed(params: trees.Tree) -> None:
         raise ValueError(f"{trees.path_string(packed[0])}: the leaf is packed already: unpack the tree first.")
 
 
-def _prepare(leaf: Packed, batch: int | None, platform: str | None, path: str) -> Packed:
-    """Lays a packed leaf out for the machine, if a batch is known."""
+def _rows(batch: Rows | None, tree: trees.Tree, packed: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of the products by path."""
     if batch is None:
+        return {}
+    return trees.assign(batch, tree) if isinstance(batch, Mapping) else dict.fromkeys(packed, batch)
+
+
+def _prepare(leaf: Packed, rows: Mapping[str, int], platform: str | None, path: str) -> Packed:
+    """Lays a packed leaf out for the machine, if its rows are known."""
+    if path not in rows:
         return leaf
-    if batch < 1:
-        raise ValueError(f"{path}: batch={batch} must be at least 1.")
-    return Packed(pk.prepare(leaf.matrix, batch, platform=platform), leaf.shape)
+    try:
+        return Packed(pk.prepare(leaf.matrix, rows[path], platform=platform), leaf.shape)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:

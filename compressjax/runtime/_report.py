@@ -102,6 +102,8 @@ def form_of(matrix: Any) -> str:
     'int8'
     """
     match matrix:
+        case pk.Sliced():
+            return f"blocks {tuple(matrix.block)} in slices"
         case pk.BlockSparse():
             inner = f" of {form_of(matrix.values)}" if isinstance(matrix.values, pk.Quantized) else ""
             return f"blocks {tuple(matrix.block)}{inner}"

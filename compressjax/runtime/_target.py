@@ -51,8 +51,9 @@ def shard(tree: trees.Tree, mesh: Mesh, axis: str) -> trees.Tree:
     """Lays packed leaves over one axis of a mesh, for programs under `jax.jit`; everything else is replicated.
 
     Block lists are split by blocks (lengthened by zero blocks to a multiple of the devices), so that each device
-    multiplies with its share and the partial sums are added; all other forms are split by outputs where these divide.
-    The compiler partitions plain operations only: sharded leaves multiply by "xla".
+    multiplies with its share and the partial sums are added; other forms are split by outputs where these divide.  The
+    slices that `pack(batch=...)` makes of blocks on the CPU are replicated.  The compiler partitions plain operations
+    only: sharded leaves multiply by "xla".
 
     Args:
       tree: Packed parameters.
@@ -89,6 +90,8 @@ def shard(tree: trees.Tree, mesh: Mesh, axis: str) -> trees.Tree:
             return jax.tree.map(lambda leaf: put(leaf, 0 if id(leaf) in lists else None), w)
         if isinstance(w, pk.Dense):
             return jax.tree.map(lambda leaf: put(leaf, 0 if w.transposed else -1), w)
+        if isinstance(w, pk.Sliced):
+            return jax.tree.map(lambda leaf: put(leaf, None), w)
         # Codes, scales, planes: outputs are last.  Lists of indices and codebooks have one axis and go everywhere.
         return jax.tree.map(lambda leaf: put(leaf, -1 if leaf.ndim > 1 else None), w)
 

@@ -335,3 +335,27 @@ def test_an_all_zero_leaf_packs_and_unpacks():
     leaf = np.zeros((8, 6), np.float32)
     for rule in (*FORMS.values(), As(levels=True), projections.Cardinality(3), projections.Filters(2)):
         assert same_bits(one(leaf, rule).todense(), leaf)
+
+
+# Laid out for a machine ---------------------------------------------------------------------------------------------
+
+
+def test_a_batch_lays_leaves_out_and_loses_nothing():
+    tree = params()
+    rules = {"conv/kernel": projections.BlockPunched((2, 8), 1.0), "fc/kernel": As(nm=(2, 4))}
+    packed = runtime.pack(tree, rules, batch={"conv/*": 32, "*": 2}, platform="cpu")
+    for path in (("conv", "kernel"), ("fc", "kernel")):
+        leaf = packed[path[0]][path[1]]
+        assert isinstance(leaf.matrix, pk.Prepared)
+        assert same_bits(leaf.todense(), tree[path[0]][path[1]])
+    reasons = [row.reason for row in runtime.report(packed).rows]
+    assert "32 rows" in reasons[0]
+    assert reasons[1].startswith("dense: ")
+    some = runtime.pack(tree, rules, batch={"conv/*": 32}, platform="cpu")
+    assert isinstance(some["fc"]["kernel"].matrix, pk.NM)
+    again = runtime.from_artifact(storage.encode(tree), rules, batch=2, platform="cpu")
+    assert isinstance(again["fc"]["kernel"].matrix, pk.Prepared)
+    with pytest.raises(ValueError, match=r"^fc/kernel: .*at least one row"):
+        runtime.pack(tree, {"fc/kernel": As()}, batch=0)
+    with pytest.raises(ValueError, match="Rule 'dense' has no effect"):
+        runtime.pack(tree, rules, batch={"dense": 3})
