@@ -44,6 +44,8 @@ def refusal(
         return f"it runs on {' and '.join(module.PLATFORMS)}, and this program is for {platform}"
     if isinstance(w, Sliced) and name not in ("xla", "reference"):
         return "slices are a layout for xla on the CPU"
+    if name == "mosaic_gpu" and not interpret and (other := _other_gpu()):
+        return f"its kernels are for Hopper GPUs (compute capability 9.0), and this one has {other}"
     return module.refuse(operation, jax.ShapeDtypeStruct(x.shape, x.dtype), w, interpret)
 
 
@@ -80,3 +82,11 @@ def platform_name(platform: str | None) -> str:
     if name not in ("cpu", "gpu", "tpu"):
         raise ValueError(f"platform {platform!r} is not one of cpu, gpu and tpu.")
     return name
+
+
+def _other_gpu() -> str | None:
+    """The compute capability of the GPU at hand, if there is one and it is no Hopper."""
+    if jax.default_backend() != "gpu":
+        return None
+    capability = str(getattr(jax.devices()[0], "compute_capability", "unknown"))
+    return None if capability.startswith("9.") else capability

@@ -63,3 +63,16 @@ def test_training_keeps_the_pattern():
         losses.append(float(loss))
     assert losses[-1] < 0.7 * losses[0]
     assert not np.asarray(w.with_values(values).todense())[np.asarray(w.todense()) == 0].any()
+
+
+def test_gpus_that_are_no_hopper_are_refused(monkeypatch):
+    class Ampere:
+        compute_capability = "8.0"
+
+    w = blocks(128, 128, (64, 64), 1.0)
+    w = w.with_values(w.values.astype(jnp.bfloat16))
+    x = jax.ShapeDtypeStruct((64, 128), jnp.bfloat16)
+    assert pk.refusal("mosaic_gpu", "matmul", x, w, "gpu") is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [Ampere()])
+    assert "compute capability 9.0), and this one has 8.0" in pk.refusal("mosaic_gpu", "matmul", x, w)
