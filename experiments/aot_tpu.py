@@ -105,7 +105,6 @@ CASES: dict[str, Case] = {
     "1:4, ragged": Case(10, B16, lambda: nm(1000, 700, 1, 4, B16)),
     "4:8, bf16": Case(512, B16, lambda: nm(4096, 4096, 4, 8, B16)),
     "1:16, bf16": Case(64, B16, lambda: nm(4096, 4096, 1, 16, B16)),
-    "1:64, bf16": Case(64, B16, lambda: nm(4096, 4096, 1, 64, B16)),
     "int8, bf16": Case(16, B16, lambda: codes(8)((4096, 4096))),
     "int8, f32": Case(256, F32, lambda: codes(8)((4096, 4096))),
     "int8 in groups of 128": Case(16, B16, lambda: codes(8, 32)((4096, 4096))),
