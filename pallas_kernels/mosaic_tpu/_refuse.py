@@ -30,6 +30,8 @@ def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: Any = 
         return "dense weights need no kernel: implementation='xla' calls the product of XLA"
     if isinstance(w, Channels):
         return "channel-packed weights are a smaller dense product: implementation='xla' calls that of XLA"
+    if not isinstance(w, NM | Quantized):
+        return f"there is no kernel for {type(w).__name__}: use implementation='xla'"
     if operation == "outer":
         return "the gradient of N:M and quantized weights is a dense product: implementation='xla' calls that of XLA"
     return _refuse_planes(x, w, interpret)
