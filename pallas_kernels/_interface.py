@@ -40,7 +40,7 @@ class Epilogue:
         """Applied to an accumulator, inside or outside of a kernel; the bias broadcasts against it."""
         if bias is not None:
             bias = jnp.expand_dims(bias, range(product.ndim - bias.ndim))  # ranks are never promoted silently
-            product = product + jnp.expand_dims(bias, tuple(range(product.ndim - bias.ndim))).astype(product.dtype)
+            product = product + bias.astype(product.dtype)
         if self.activation is not None:
             product = self.activation(product)
         return product.astype(self.out_dtype)
