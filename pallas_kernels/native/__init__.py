@@ -19,7 +19,7 @@ __all__ = ["PLATFORMS", "available", "matmul", "outer", "refuse", "transposed"]
 
 PLATFORMS = ("cpu",)
 MOST_LANES = 64  # rows of x that share a panel
-MOST_ROWS = 16  # that int8 codes are read for; with more, converting them costs more than reading floats
+MOST_ROWS = 4  # that int8 codes are read for; with 16, converting them costs what reading floats does
 
 
 def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: bool = False) -> str | None:

@@ -13,6 +13,10 @@
 // Vectors are written as GCC vector extensions, which GCC and Clang compile for any CPU: left to the compiler's own
 // vectorizer, the sums went back to memory after every weight.
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "support.h"
 
 namespace {
@@ -337,13 +341,19 @@ ffi::Error Sampled(ffi::ThreadPool pool, F32 x, F32 g, S32 rows, S32 columns, ff
 
 // ----------------------------------------------------------------------------------------------- quantized products
 
-typedef int8_t Codes __attribute__((vector_size(kWidth)));
-typedef int32_t Integers __attribute__((vector_size(4 * kWidth)));
-
+// Codes as floats.  GCC 12 converts vectors of bytes one by one: where there are instructions for it, they are named.
 INLINE Vec decoded(const int8_t* from) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif defined(__AVX2__)
+  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+  typedef int8_t Codes __attribute__((vector_size(kWidth)));
+  typedef int32_t Integers __attribute__((vector_size(4 * kWidth)));
   Codes codes;
   std::memcpy(&codes, from, sizeof codes);
   return __builtin_convertvector(__builtin_convertvector(codes, Integers), Vec);
+#endif
 }
 
 // sums [R][columns] += x [R][inputs] @ codes [inputs][columns], D inputs at a time: as many streams for the prefetcher.
