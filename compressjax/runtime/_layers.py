@@ -23,7 +23,7 @@ Activation = Callable[[Array], Array]
 def linear(
     x: Float[Array, "... inputs"],
     w: Float[Array, "inputs outputs"] | Float[np.ndarray, "inputs outputs"] | Packed,
-    bias: Float[Array, " outputs"] | None = None,
+    bias: Float[Array, " outputs"] | Float[np.ndarray, " outputs"] | None = None,
     activation: Activation | None = None,
     **how: Any,
 ) -> Float[Array, "... outputs"]:
@@ -48,6 +48,7 @@ def linear(
     ([1.0, 2.0], [1.0, 2.0])
     """
     _fits(x, w, 2, "linear")
+    bias = None if bias is None else jnp.asarray(bias)
     if isinstance(w, Packed):
         return pk.matmul(x, w.matrix, bias, activation, **how)
     return _finish(jnp.matmul(x, jnp.asarray(w)), bias, activation, x.dtype)
@@ -56,7 +57,7 @@ def linear(
 def conv(
     x: Float[Array, "n h w c"],
     w: Float[Array, "kh kw c outputs"] | Float[np.ndarray, "kh kw c outputs"] | Packed,
-    bias: Float[Array, " outputs"] | None = None,
+    bias: Float[Array, " outputs"] | Float[np.ndarray, " outputs"] | None = None,
     activation: Activation | None = None,
     *,
     strides: int | tuple[int, int] = 1,
@@ -91,6 +92,7 @@ def conv(
     """
     _fits(x, w, 4, "conv")
     strides, dilation = _both(strides), _both(dilation)
+    bias = None if bias is None else jnp.asarray(bias)
     if isinstance(w, Packed):
         return pk.conv(
             x,
@@ -121,9 +123,9 @@ def _both(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def _finish(product: jax.Array, bias: Any, activation: Activation | None, dtype: Any) -> jax.Array:
+def _finish(product: jax.Array, bias: jax.Array | None, activation: Activation | None, dtype: Any) -> jax.Array:
     if bias is not None:
-        product = product + jnp.expand_dims(jnp.asarray(bias), range(product.ndim - 1))
+        product = product + jnp.expand_dims(bias, range(product.ndim - 1))
     if activation is not None:
         product = activation(product)
     return product.astype(dtype)

@@ -58,7 +58,7 @@ class Matrix:
             return None
         scale = 0 if bits is None else item
         if form.block:
-            count, (bk, bn) = int(_exists(self, form.block).sum()), form.block
+            count, (bk, bn) = int(_stored(_exists(self, form.block)).sum()), form.block
             return count * (bk * bn * (bits or 8 * item) // 8 + bn * scale + _INDEX_BYTES)
         if form.channels:
             sizes = [np.unique(index).size or 1 for index in (self.rows, self.columns)]
@@ -108,7 +108,8 @@ class Matrix:
     def _blocks(self, form: As) -> pk.BlockSparse:
         assert form.block is not None
         (bk, bn), tall = form.block, -(-self.shape[0] // form.block[0])
-        stored = np.flatnonzero(_exists(self, form.block))
+        exists = _exists(self, form.block)
+        stored = np.flatnonzero(_stored(exists))
         place = np.searchsorted(stored, self.columns // bn * tall + self.rows // bk)
         values = np.zeros((stored.size, bk, bn), self.values.dtype)
         values[place, self.rows % bk, self.columns % bn] = self.values
@@ -118,7 +119,7 @@ class Matrix:
             packed = self._found().pack(self._found().codes(values))
         else:
             packed = jnp.asarray(values)
-        return pk.BlockSparse.from_blocks(packed, stored % tall, stored // tall, self.shape)
+        return pk.BlockSparse.from_blocks(packed, stored % tall, stored // tall, self.shape, exists.reshape(-1)[stored])
 
     def _nm(self, n: int, m: int) -> pk.NM:
         why = self.crowd((n, m))
@@ -153,11 +154,16 @@ class Matrix:
 
 
 def _exists(matrix: Matrix, block: tuple[int, int]) -> np.ndarray:
-    """Which blocks are stored, bool [output blocks, input blocks]."""
+    """Which blocks have an entry, bool [output blocks, input blocks]."""
     tall, wide = (-(-size // by) for size, by in zip(matrix.shape, block, strict=True))
     out = np.zeros((wide, tall), np.bool_)
     out.reshape(-1)[matrix.columns // block[1] * tall + matrix.rows // block[0]] = True
-    # Kernels walk the list and write every output: a zero block where an output or an input block has none.
+    return out
+
+
+def _stored(exists: np.ndarray) -> np.ndarray:
+    """These blocks, and a zero block where an output or an input block has none: kernels write every output."""
+    out = exists.copy()
     out[~out.any(1), 0] = True
     out[0, ~out.any(0)] = True
     return out

@@ -31,7 +31,7 @@ class Packed:
 
     >>> packed = pack({"w": np.eye(4, dtype=np.float32)}, {"w": As(block=(2, 2))})["w"]
     >>> packed.shape, packed.nbytes, type(packed.matrix).__name__
-    ((4, 4), 80, 'BlockSparse')
+    ((4, 4), 82, 'BlockSparse')
     """
 
     matrix: Any
@@ -165,7 +165,7 @@ def from_artifact(
     names = _nested({path: path for path in leaves})
     assigned = trees.assign(rules, names)
     rows = _rows(batch, names, assigned)
-    out = {}
+    out: dict[str, Any] = {}
     for path, leaf in leaves.items():
         if path not in assigned:
             out[path] = jnp.asarray(leaf.array())

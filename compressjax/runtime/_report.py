@@ -88,8 +88,8 @@ def report(tree: trees.Tree, *, batch: int = 1, platform: str | None = None) -> 
     >>> from compressjax.runtime import As, pack
     >>> print(report(pack({"w": jnp.eye(64)}, {"w": As(block=(16, 16))}), platform="cpu"))
     path  shape  form             density  dense  packed  ratio  implementation  reason
-    w     64x64  blocks (16, 16)  0.25     16384  4184    3.9    xla             first that can; not measured
-    all                                    16384  4184    3.9
+    w     64x64  blocks (16, 16)  0.25     16384  4188    3.9    xla             first that can; not measured
+    all                                    16384  4188    3.9
     """
     flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_packed)
     return Report(tuple(_row(trees.path_string(path), leaf, batch, platform) for path, leaf in flat if is_packed(leaf)))

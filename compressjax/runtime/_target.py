@@ -3,6 +3,7 @@
 The weights stay as they are; what changes is what is written on them, or where they lie.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -69,8 +70,8 @@ def shard(tree: trees.Tree, mesh: Mesh, axis: str) -> trees.Tree:
     >>> from compressjax.runtime import As, pack
     >>> mesh = Mesh(np.array(jax.devices()[:1]), ("model",))
     >>> w = shard(pack({"w": jnp.eye(6)}, {"w": As(block=(2, 2))}), mesh, "model")["w"].weights
-    >>> w.values.sharding.spec
-    PartitionSpec('model', None, None)
+    >>> tuple(w.values.sharding.spec)
+    ('model', None, None)
     """
     if axis not in mesh.shape:
         raise ValueError(f"The mesh has no axis {axis!r}; it has {', '.join(map(str, mesh.shape))}.")
@@ -85,9 +86,11 @@ def shard(tree: trees.Tree, mesh: Mesh, axis: str) -> trees.Tree:
     def weights(w: Any) -> Any:
         if isinstance(w, pk.BlockSparse):
             w = _lengthened(w, size)
-            count = w.rows.shape[0]
-            lists = {id(leaf) for leaf in (*jax.tree.leaves(w.values), w.rows, w.columns) if leaf.shape[:1] == (count,)}
-            return jax.tree.map(lambda leaf: put(leaf, 0 if id(leaf) in lists else None), w)
+            # A codebook has one axis and goes everywhere.
+            lists: dict[str, Any] = {name: put(getattr(w, name), 0) for name in ("rows", "columns", "live")}
+            lists["values"] = jax.tree.map(lambda leaf: put(leaf, 0 if leaf.ndim == 3 else None), w.values)
+            rest = {name: put(getattr(w, name), None) for name in ("starts", "order", "order_starts")}
+            return dataclasses.replace(w, **lists, **rest)
         if isinstance(w, pk.Dense):
             return jax.tree.map(lambda leaf: put(leaf, 0 if w.transposed else -1), w)
         if isinstance(w, pk.Sliced):
@@ -121,4 +124,4 @@ def _lengthened(w: pk.BlockSparse, multiple: int) -> pk.BlockSparse:
     else:
         values = pad(w.values)
     rows, columns = (np.pad(np.asarray(index), (0, more), "edge") for index in (w.rows, w.columns))
-    return pk.BlockSparse.from_blocks(values, rows, columns, w.shape)
+    return pk.BlockSparse.from_blocks(values, rows, columns, w.shape, np.pad(np.asarray(w.live), (0, more)))

@@ -83,6 +83,8 @@ def test_a_network_and_its_gradients():
     for path, gradient in trees.leaves(back).items():
         kept = trees.leaves(dense)[path] != 0 if "kernel" in path else True
         assert error(gradient * kept, trees.leaves(dp)[path] * kept) < 1e-5
+    # Here every stored block is whole, and a block that only completes the list has no gradient.
+    assert not (trees.leaves(back)["conv/kernel"] * (dense["conv"]["kernel"] == 0)).any()
     assert set(floats) == {"conv/kernel/matrix/values", "fc/kernel/matrix/values", "conv/bias", "fc/bias"}
 
 

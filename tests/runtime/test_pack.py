@@ -44,7 +44,6 @@ def test_what_is_packed_by_its_constraint_comes_back_to_the_bit(name, dtype):
         ("block rows", (1, 4)),
         ("block columns", (2, 1)),
         ("tiles of levels", (8, 8)),
-        ("single weights", (1, 1)),
     ],
 )
 def test_blocks_are_those_of_the_constraint(name, form):
