@@ -102,7 +102,7 @@ def patches(
 
 
 def _positions(
-    shape: tuple[int, ...],
+    shape: tuple[Any, ...],  # a batch may be symbolic
     window: tuple[int, int],
     strides: tuple[int, int],
     padding: str | Sequence[tuple[int, int]],
