@@ -20,7 +20,7 @@ import threading
 from pathlib import Path
 
 import jax
-import jaxlib
+import jax.lib
 
 SOURCE = Path(__file__).with_name("kernels.cc")
 HEADER = SOURCE.with_name("support.h")
@@ -99,7 +99,7 @@ def _key(command: list[str]) -> str:
     """The hash of everything that decides what the library is."""
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
     sources, system = [HEADER.read_text(), SOURCE.read_text()], [platform.platform(), _processor()]
-    parts = [*sources, shlex.join([*command, *_flags()]), version, jaxlib.__version__, *system]
+    parts = [*sources, shlex.join([*command, *_flags()]), version, jax.lib.__version__, *system]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
