@@ -1,11 +1,11 @@
 """Speed of packed products against dense ones, as ratios within one run.
 
-    python -m experiments.bench_kernels [--suite=cpu] [--small] [--calibrate] [--rounds=9] [--out=FILE.json]
+    python -m experiments.bench_kernels [--what=all|forms|choice] [--small] [--calibrate] [--rounds=9] [--out=FILE.json]
 
-The CPU suite measures every form of a block-sparse product over patterns, densities and sizes, in turn with the two
-dense layouts of the same weights; the speed-up is over the better of the two.  Then it measures what `prepare` chooses,
-and whole networks.  ``--calibrate`` makes the measurements the ones that `prepare` goes by, here and in the package.
-The GPU suite is `experiments.bench_gpu`.  Beside FILE.json a plot of the speed-ups is written.
+"forms": every form of a block-sparse product over patterns, densities and sizes, in turn with the two dense layouts of
+the same weights; the speed-up is over the better of the two.  "choice": what `prepare` chooses, on other patterns, and
+whole networks.  ``--calibrate`` writes the measurements of the forms into the package, where `prepare` finds them.
+Beside FILE.json a plot of the forms is written.  For GPUs see `experiments.bench_gpu`.
 """
 
 import functools
@@ -41,13 +41,21 @@ GRIDS = (
 SMALL = (Grid(((1, 1), (8, 8)), (1, 8), ((64, 32),), (0.5, 0.1)),)
 
 
-def run(*, small: bool = False, rounds: int = 9, calibrate: bool = False, progress: bool = True) -> dict[str, Any]:
+def run(
+    *,
+    small: bool = False,
+    rounds: int = 9,
+    forms: bool = True,
+    choice: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
     """Measures the CPU suite and returns its record.
 
     Args:
       small: Tiny sizes: for tests, the figures mean nothing.
       rounds: Times every form is measured.
-      calibrate: Whether `prepare` goes by the new measurements rather than those of the package.
+      forms: Whether to measure every form of a product; if so, the choice goes by these measurements.
+      choice: Whether to measure what `prepare` chooses, and whole networks.
       progress: Whether to show a bar (quiet when stderr is not a terminal).
 
     Returns:
@@ -57,23 +65,18 @@ def run(*, small: bool = False, rounds: int = 9, calibrate: bool = False, progre
 
     import pallas_kernels as pk
 
-    bar = _bar(progress)
-    measured: list[pk.Measurement] = []
-    for grid in SMALL if small else GRIDS:
-        fresh = pk.calibrate(**vars(grid), device=_device(), rounds=rounds, progress=bar)
-        measured.extend(fresh.measurements)
-    calibration = pk.Calibration(_device(), tuple(measured)) if calibrate else pk.Calibration.default()
-    return {
-        "suite": "cpu",
-        "device": _device(),
-        "jax": jax.__version__,
-        "rounds": rounds,
-        "calibrated": calibrate,
-        "measurements": [asdict(m) for m in measured],
-        "auto": _auto(SMALL if small else GRIDS, calibration, rounds, bar),
-        "channels": _channels(small, rounds),
-        "networks": _networks(small, rounds),
-    }
+    bar, grids = _bar(progress), SMALL if small else GRIDS
+    record: dict[str, Any] = {"suite": "cpu", "device": _device(), "jax": jax.__version__, "rounds": rounds}
+    calibration = pk.Calibration.default()
+    if forms:
+        each = [pk.calibrate(**vars(grid), device=_device(), rounds=rounds, progress=bar) for grid in grids]
+        calibration = pk.Calibration(_device(), tuple(m for fresh in each for m in fresh.measurements))
+        record["measurements"] = [asdict(m) for m in calibration.measurements]
+    if choice:
+        record["auto"] = _auto(grids, calibration, rounds, bar)
+        record["channels"] = _channels(small, rounds)
+        record["networks"] = _networks(small, rounds, calibration)
+    return record
 
 
 def _auto(grids: Iterable[Grid], calibration: Any, rounds: int, bar: Any) -> list[dict[str, Any]]:
@@ -137,7 +140,7 @@ def _against_dense(w: Any, rows: int, choices: dict[str, Any], rounds: int) -> d
     return {name: math.sqrt(best[0] / medians[name] * best[1] / minima[name]) for name in choices}
 
 
-def _networks(small: bool, rounds: int) -> list[dict[str, Any]]:
+def _networks(small: bool, rounds: int, calibration: Any) -> list[dict[str, Any]]:
     """Whole networks at 90 % block sparsity against dense ones: milliseconds per batch and speed-ups."""
     import jax
     import jax.numpy as jnp
@@ -156,7 +159,8 @@ def _networks(small: bool, rounds: int) -> list[dict[str, Any]]:
             chosen = {}
             for block in ((16, 16), (64, 64)):
                 pruned, rules = prune(params, block, 0.1)
-                packed = runtime.pack(pruned, rules, batch=network.rows(batch), platform="cpu")
+                rows = network.rows(batch)
+                packed = runtime.pack(pruned, rules, batch=rows, platform="cpu", calibration=calibration)
                 key = f"{block[0]}x{block[1]}"
                 calls[key] = functools.partial(forward, packed, x)
                 chosen[key] = [row.reason.split(":")[0] for row in runtime.report(packed).rows]
@@ -195,24 +199,28 @@ def main(argv: list[str]) -> None:
     given = flags.FLAGS
     if not given["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    if given.calibrate and (given.small or given.what == "choice"):
+        raise app.UsageError("--calibrate needs the forms measured at full size: leave out --small and --what=choice.")
     if given.suite == "gpu":
         raise app.UsageError("The GPU suite is a program of its own: python -m experiments.bench_gpu --help")
     from experiments import kernel_tables
 
-    record = run(small=given.small, rounds=given.rounds, calibrate=given.calibrate)
+    record = run(small=given.small, rounds=given.rounds, forms=given.what != "choice", choice=given.what != "forms")
     print(kernel_tables.to_markdown(record))
-    if given.calibrate and not given.small:
-        kernel_tables.write_calibration(record)
+    if given.calibrate:
+        print(f"Calibration: {kernel_tables.write_calibration(record)}")
     if given.out:
         out = Path(given.out)
         out.write_text(json.dumps(record, indent=1) + "\n")
-        kernel_tables.plot(record, out.with_suffix(".svg"))
+        if "measurements" in record:
+            kernel_tables.plot(record, out.with_suffix(".svg"))
         print(f"Record: {out}")
 
 
 if __name__ == "__main__":
     flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "What to measure on.")
     flags.DEFINE_bool("small", False, "Tiny sizes, to see that it runs.")
+    flags.DEFINE_enum("what", "all", ["all", "forms", "choice"], "Every form, what prepare chooses of them, or both.")
     flags.DEFINE_bool("calibrate", False, "Let prepare go by these measurements from now on.")
     flags.DEFINE_integer("rounds", 9, "Times every form is measured.", lower_bound=1)
     flags.DEFINE_string("out", "", "JSON file to write; a plot is written beside it.")

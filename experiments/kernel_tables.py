@@ -11,8 +11,8 @@ SPARSE = ("native", "sliced", "segments")
 
 def to_markdown(record: dict[str, Any]) -> str:
     """Speed-ups by pattern and size, what `prepare` makes of them, and whole networks."""
-    parts = [_forms(record), _auto(record), _channels(record), _networks(record)]
-    return "\n\n".join(part for part in parts if part)
+    tables = {"measurements": _forms, "auto": _auto, "channels": _channels, "networks": _networks}
+    return "\n\n".join(table(record) for part, table in tables.items() if part in record)
 
 
 def break_even(curve: Sequence[tuple[float, float]]) -> float | None:
@@ -62,10 +62,14 @@ def _forms(record: dict[str, Any]) -> str:
 def _auto(record: dict[str, Any]) -> str:
     lines = ["| choice | products | slowest | below 0.95x | median |", "| --- | ---: | ---: | ---: | ---: |"]
     for name in sorted({row["name"] for row in record["auto"]}):
-        speedups = sorted(row["speedup"] for row in record["auto"] if row["name"] == name)
-        slow = sum(s < 0.95 for s in speedups)
-        middle = speedups[len(speedups) // 2]
-        lines.append(f"| {name} | {len(speedups)} | {speedups[0]:.2f}x | {slow} | {middle:.2f}x |")
+        # A dense choice is one of the two dense layouts: its ratio is the error of the timing.
+        for dense in (False, True):
+            rows = [r for r in record["auto"] if r["name"] == name and r["reason"].startswith("dense") == dense]
+            speedups = sorted(row["speedup"] for row in rows)
+            if speedups:
+                what = f"{name}: {'dense' if dense else 'sparse'}"
+                slow, middle = sum(s < 0.95 for s in speedups), speedups[len(speedups) // 2]
+                lines.append(f"| {what} | {len(speedups)} | {speedups[0]:.2f}x | {slow} | {middle:.2f}x |")
     return "\n".join(lines)
 
 

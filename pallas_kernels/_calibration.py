@@ -68,22 +68,29 @@ class Calibration:
     def predict(self, form: str, block: tuple[int, int], rows: int, shape: tuple[int, int], density: float) -> float:
         """Speed-up of a form over dense: that of the nearest product measured, interpolated in log density.
 
-        Nearest: in the logarithms of the sides of the block, of the rows and of the size.  0 if nothing was measured.
+        Nearest: in the logarithms of the sides of the block, of the rows and of the size.  0 if the form was not
+        measured there, or for sparser products only.
         """
-        mine = [m for m in self.measurements if m.form == form]
-        if not mine:
+
+        def distance(key: tuple[tuple[int, int], int, tuple[int, int]]) -> float:
+            sides = sum(abs(math.log2(a / b)) for a, b in zip(key[0], block, strict=True))
+            size = abs(math.log2(math.prod(key[2]) / math.prod(shape)))
+            return sides + abs(math.log2(key[1] / rows)) + size / 2
+
+        nearest = min(self._curves, key=distance)
+        curve = sorted(self._curves[nearest].get(form, {}).items())
+        if not curve or (form not in DENSE and density > 1.2 * curve[-1][0]):
             return 0.0
-
-        def distance(m: Measurement) -> float:
-            sides = sum(abs(math.log2(a / b)) for a, b in zip(m.block, block, strict=True))
-            size = abs(math.log2(math.prod(m.shape) / math.prod(shape)))
-            return sides + abs(math.log2(m.rows / rows)) + size / 2
-
-        nearest = min(mine, key=distance)
-        key = (nearest.block, nearest.rows, nearest.shape)
-        curve = sorted((m.density, m.speedup) for m in mine if (m.block, m.rows, m.shape) == key)
         densities, speedups = zip(*curve, strict=True)
         return float(np.exp(np.interp(math.log(density), np.log(densities), np.log(speedups))))
+
+    @functools.cached_property
+    def _curves(self) -> dict[tuple[tuple[int, int], int, tuple[int, int]], dict[str, dict[float, float]]]:
+        """(block, rows, shape) -> form -> density -> speed-up."""
+        out: dict[Any, Any] = {}
+        for m in self.measurements:
+            out.setdefault((m.block, m.rows, m.shape), {}).setdefault(m.form, {})[m.density] = m.speedup
+        return out
 
     def to_json(self) -> str:
         """As text; `from_json` reads it."""

@@ -17,7 +17,7 @@ from pallas_kernels.dense import Dense
 from pallas_kernels.quantized import Quantized
 
 # Predictions err: a sparse form must promise this much before it replaces the dense one.
-MARGIN = 1.15
+MARGIN = 1.25
 
 
 @pytree

@@ -1,7 +1,7 @@
 """Packing trees: leaves that rules name become packed matrices, the others stay as they are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def pack(
     *,
     batch: int | Mapping[str, int] | None = None,
     platform: str | None = None,
+    calibration: pk.Calibration | None = None,
 ) -> trees.Tree:
     """Packs the leaves that rules name.
 
@@ -92,6 +93,7 @@ def pack(
         fastest, dense included, for inference (see `pallas_kernels.prepare`).  Left out, the weights stay in the form
         that the rule gave, and the first implementation that can is used.
       platform: "cpu", "gpu" or "tpu", for `batch`; default: JAX's default backend.
+      calibration: Measurements that `batch` goes by; default: those that come with `pallas_kernels`.
 
     Returns:
       The tree with a `Packed` in the place of each such leaf.
@@ -113,7 +115,10 @@ def pack(
     rows = _rows(batch, params, assigned)
     return trees.update(
         params,
-        {path: _prepare(_pack_leaf(known[path], rule, path), rows, platform, path) for path, rule in assigned.items()},
+        {
+            path: _prepare(_pack_leaf(known[path], rule, path), rows, platform, calibration, path)
+            for path, rule in assigned.items()
+        },
     )
 
 
@@ -136,6 +141,7 @@ def from_artifact(
     *,
     batch: int | Mapping[str, int] | None = None,
     platform: str | None = None,
+    calibration: pk.Calibration | None = None,
 ) -> dict[str, Any]:
     """Packs the leaves of a `.cjx` artefact, never unfolding those that become sparse.
 
@@ -146,6 +152,7 @@ def from_artifact(
       rules: As for `pack`.
       batch: As for `pack`.
       platform: As for `pack`.
+      calibration: As for `pack`.
 
     Returns:
       Nested dictionary: a `Packed` for each leaf with a rule, arrays for the others.
@@ -186,7 +193,7 @@ def from_artifact(
             entries = Matrix(shape, held, filled)
         else:
             entries = Matrix(shape, positions[alive], values[alive])
-        out[path] = _prepare(_smallest(entries, rule, leaf.shape, path), rows, platform, path)
+        out[path] = _prepare(_smallest(entries, rule, leaf.shape, path), rows, platform, calibration, path)
     return _nested(out)
 
 
@@ -273,14 +280,20 @@ def _rows(batch: Rows | None, tree: trees.Tree, packed: Mapping[str, Any]) -> di
     return trees.assign(batch, tree) if isinstance(batch, Mapping) else dict.fromkeys(packed, batch)
 
 
-def _prepare(leaf: Packed, rows: Mapping[str, int], platform: str | None, path: str) -> Packed:
+def _prepare(
+    leaf: Packed, rows: Mapping[str, int], platform: str | None, calibration: pk.Calibration | None, path: str
+) -> Packed:
     """Lays a packed leaf out for the machine, if its rows are known."""
     if path not in rows:
         return leaf
     try:
-        return Packed(pk.prepare(leaf.matrix, rows[path], platform=platform), leaf.shape)
+        prepared = pk.prepare(leaf.matrix, rows[path], platform=platform, calibration=calibration)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if len(leaf.shape) == 4 and isinstance(prepared.weights, pk.Dense):
+        # XLA's convolution reads the inputs first.
+        prepared = replace(prepared, weights=pk.Dense(prepared.todense()))
+    return Packed(prepared, leaf.shape)
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ def test_small_profile(tmp_path):
     assert {m["form"] for m in record["measurements"]} >= {"sliced", "segments", "dense", "dense, outputs first"}
     assert max(m["speedup"] for m in record["measurements"] if m["form"].startswith("dense")) <= 1
     assert len(record["auto"]) in (8, 16)
+    assert {row["name"] for row in record["auto"]} >= {"auto"}
     text = kernel_tables.to_markdown(record)
     assert "| 64x32 | 8 | 8x8 | sliced |" in text
     assert "| tiny | 16 | 64x64 |" in text
