@@ -1,11 +1,12 @@
 """Speed of packed products against dense ones, as ratios within one run.
 
-    python -m experiments.bench_kernels [--what=all|forms|choice] [--small] [--calibrate] [--rounds=9] [--out=FILE.json]
+    python -m experiments.bench_kernels [--what=all|forms|choice|networks] [--small] [--calibrate] [--out=FILE.json]
 
 "forms": every form of a block-sparse product over patterns, densities and sizes, in turn with the two dense layouts of
-the same weights; the speed-up is over the better of the two.  "choice": what `prepare` chooses, on other patterns, and
-whole networks.  ``--calibrate`` writes the measurements of the forms into the package, where `prepare` finds them.
-Beside FILE.json a plot of the forms is written.  For GPUs see `experiments.bench_gpu`.
+the same weights; the speed-up is over the better of the two.  "choice": what `prepare` chooses, on other patterns.
+"networks": whole networks at 90 %, beside convolutions and beside dense products of patches.  ``--calibrate`` writes
+the measurements of the forms into the package, where `prepare` finds them.  Beside FILE.json a plot of the forms is
+written.  For GPUs see `experiments.bench_gpu`.
 """
 
 import functools
@@ -47,6 +48,7 @@ def run(
     rounds: int = 9,
     forms: bool = True,
     choice: bool = True,
+    networks: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measures the CPU suite and returns its record.
@@ -55,7 +57,8 @@ def run(
       small: Tiny sizes: for tests, the figures mean nothing.
       rounds: Times every form is measured.
       forms: Whether to measure every form of a product; if so, the choice goes by these measurements.
-      choice: Whether to measure what `prepare` chooses, and whole networks.
+      choice: Whether to measure what `prepare` chooses, for single products.
+      networks: Whether to measure whole networks.
       progress: Whether to show a bar (quiet when stderr is not a terminal).
 
     Returns:
@@ -75,6 +78,7 @@ def run(
     if choice:
         record["auto"] = _auto(grids, calibration, rounds, bar)
         record["channels"] = _channels(small, rounds)
+    if networks:
         record["networks"] = _networks(small, rounds, calibration)
     return record
 
@@ -141,7 +145,7 @@ def _against_dense(w: Any, rows: int, choices: dict[str, Any], rounds: int) -> d
 
 
 def _networks(small: bool, rounds: int, calibration: Any) -> list[dict[str, Any]]:
-    """Whole networks at 90 % block sparsity against dense ones: milliseconds per batch and speed-ups."""
+    """Whole networks at 90 % block sparsity against the better of two dense ones: milliseconds and speed-ups."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -153,9 +157,13 @@ def _networks(small: bool, rounds: int, calibration: Any) -> list[dict[str, Any]
     out = []
     for name, network in (SMALL if small else NETWORKS).items():
         params, forward = network.init(), jax.jit(network.apply)
+        unfolded = jax.jit(functools.partial(network.apply, unfold=True))
         for batch in (1, 16):
             x = jnp.asarray(np.random.default_rng(0).normal(size=(batch, *network.image)), jnp.float32)
-            calls = {"dense": functools.partial(forward, params, x)}
+            calls = {
+                "convolutions": functools.partial(forward, params, x),
+                "unfolded": functools.partial(unfolded, params, x),
+            }
             chosen = {}
             for block in ((16, 16), (64, 64)):
                 pruned, rules = prune(params, block, 0.1)
@@ -165,15 +173,18 @@ def _networks(small: bool, rounds: int, calibration: Any) -> list[dict[str, Any]
                 calls[key] = functools.partial(forward, packed, x)
                 chosen[key] = [row.reason.split(":")[0] for row in runtime.report(packed).rows]
             medians, minima = interleave(calls, rounds)
+            dense = min(("convolutions", "unfolded"), key=medians.__getitem__)
             out += [
                 {
                     "network": name,
                     "batch": batch,
                     "block": key,
                     "forms": forms,
-                    "dense_ms": 1e3 * medians["dense"],
+                    "dense": dense,
+                    "convolutions_ms": 1e3 * medians["convolutions"],
+                    "unfolded_ms": 1e3 * medians["unfolded"],
                     "packed_ms": 1e3 * medians[key],
-                    "speedup": math.sqrt(medians["dense"] / medians[key] * minima["dense"] / minima[key]),
+                    "speedup": math.sqrt(medians[dense] / medians[key] * minima[dense] / minima[key]),
                 }
                 for key, forms in chosen.items()
             ]
@@ -199,13 +210,14 @@ def main(argv: list[str]) -> None:
     given = flags.FLAGS
     if not given["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    if given.calibrate and (given.small or given.what == "choice"):
-        raise app.UsageError("--calibrate needs the forms measured at full size: leave out --small and --what=choice.")
+    if given.calibrate and (given.small or given.what not in ("all", "forms")):
+        raise app.UsageError("--calibrate needs the forms measured at full size: leave out --small and --what.")
     if given.suite == "gpu":
         raise app.UsageError("The GPU suite is a program of its own: python -m experiments.bench_gpu --help")
     from experiments import kernel_tables
 
-    record = run(small=given.small, rounds=given.rounds, forms=given.what != "choice", choice=given.what != "forms")
+    parts = {part: given.what in ("all", part) for part in ("forms", "choice", "networks")}
+    record = run(small=given.small, rounds=given.rounds, **parts)
     print(kernel_tables.to_markdown(record))
     if given.calibrate:
         print(f"Calibration: {kernel_tables.write_calibration(record)}")
@@ -220,7 +232,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "What to measure on.")
     flags.DEFINE_bool("small", False, "Tiny sizes, to see that it runs.")
-    flags.DEFINE_enum("what", "all", ["all", "forms", "choice"], "Every form, what prepare chooses of them, or both.")
+    flags.DEFINE_enum("what", "all", ["all", "forms", "choice", "networks"], "Which part.")
     flags.DEFINE_bool("calibrate", False, "Let prepare go by these measurements from now on.")
     flags.DEFINE_integer("rounds", 9, "Times every form is measured.", lower_bound=1)
     flags.DEFINE_string("out", "", "JSON file to write; a plot is written beside it.")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+import pallas_kernels as pk
 from compressjax import runtime
 
 
@@ -90,15 +91,18 @@ class Network:
             if not isinstance(layer, Pool)
         }
 
-    def apply(self, params: dict[str, Any], x: jax.Array) -> jax.Array:
-        """Logits; the parameters may be dense or packed."""
+    def apply(self, params: dict[str, Any], x: jax.Array, *, unfold: bool = False) -> jax.Array:
+        """Logits; the parameters may be dense or packed.  `unfold` makes dense convolutions products of patches."""
         for i, layer in enumerate(self.layers):
             if isinstance(layer, Pool):
                 window, strides = (1, layer.window, layer.window, 1), (1, layer.stride, layer.stride, 1)
                 x = lax.reduce_window(x, -jnp.inf, lax.max, window, strides, "VALID")
                 continue
             kernel, bias = params[f"layer{i}"]["kernel"], params[f"layer{i}"]["bias"]
-            if isinstance(layer, Conv):
+            if isinstance(layer, Conv) and unfold:
+                patches = pk.patches(x, (layer.window, layer.window), (layer.stride, layer.stride))
+                x = runtime.linear(patches, kernel.reshape(-1, layer.outputs), bias, jax.nn.relu)
+            elif isinstance(layer, Conv):
                 x = runtime.conv(x, kernel, bias, jax.nn.relu, strides=layer.stride)
             else:
                 last = i + 1 == len(self.layers)

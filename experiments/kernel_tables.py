@@ -83,12 +83,14 @@ def _channels(record: dict[str, Any]) -> str:
 
 
 def _networks(record: dict[str, Any]) -> str:
-    lines = ["| network, 90 % pruned | batch | block | dense | packed | speed-up | forms |"]
-    lines.append("| --- | ---: | --- | ---: | ---: | ---: | --- |")
+    lines = ["| network, 90 % pruned | batch | block | convolutions | products | packed | speed-up | forms |"]
+    lines.append("| --- | ---: | --- | ---: | ---: | ---: | ---: | --- |")
     for row in record["networks"]:
         forms = ", ".join(f"{row['forms'].count(form)} {form}" for form in sorted(set(row["forms"])))
-        times = f"{row['dense_ms']:.1f} ms | {row['packed_ms']:.1f} ms | {row['speedup']:.2f}x"
-        lines.append(f"| {row['network']} | {row['batch']} | {row['block']} | {times} | {forms} |")
+        times = " | ".join(f"{row[f'{kind}_ms']:.1f} ms" for kind in ("convolutions", "unfolded", "packed"))
+        lines.append(
+            f"| {row['network']} | {row['batch']} | {row['block']} | {times} | {row['speedup']:.2f}x | {forms} |"
+        )
     return "\n".join(lines)
 
 

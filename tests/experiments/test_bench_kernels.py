@@ -46,3 +46,4 @@ def test_packed_network_equals_the_pruned_one():
     assert isinstance(packed["layer2"]["kernel"].matrix, pk.BlockSparse)
     assert packed["layer2"]["kernel"].matrix.density < 0.5
     assert error(network.apply(packed, x), network.apply(pruned, x)) < 1e-5
+    assert error(network.apply(pruned, x, unfold=True), network.apply(pruned, x)) < 1e-5
