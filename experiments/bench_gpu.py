@@ -28,8 +28,6 @@ import pallas_kernels as pk
 from pallas_kernels._interface import Epilogue
 from pallas_kernels.mosaic_gpu import blocks as kernels
 
-_OUT = flags.DEFINE_string("out", None, "folder for bench_gpu.json; default: $OUT, or results")
-
 # Of an H200: what a product costs at least, only to choose how often it is repeated.
 FLOPS, BYTES = 7e14, 4e12
 
@@ -411,17 +409,31 @@ def to_text(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def measure() -> dict[str, Any]:
+    """The record of the GPU at hand.
+
+    Raises:
+      ValueError: If there is none.
+    """
+    if jax.default_backend() != "gpu":
+        raise ValueError("There is no GPU here; experiments.aot_cuda compiles the kernels without one.")
+    return run(Config())
+
+
 def main(argv: list[str]) -> None:
+    """Flag shell around `measure`."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-    if jax.default_backend() != "gpu":
-        raise app.UsageError("There is no GPU here; experiments.aot_cuda compiles the kernels without one.")
-    record = run(Config())
-    folder = Path(_OUT.value or os.environ.get("OUT", "results"))
+    try:
+        record = measure()
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    folder = Path(flags.FLAGS.out or os.environ.get("OUT", "results"))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench_gpu.json").write_text(json.dumps(record, indent=1) + "\n")
     print(to_text(record))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("out", None, "folder for bench_gpu.json; default: $OUT, or results")
     app.run(main)

@@ -1,12 +1,12 @@
 """Speed of packed products against dense ones, as ratios within one run.
 
-    python -m experiments.bench_kernels [--what=all|forms|choice|networks] [--small] [--calibrate] [--out=FILE.json]
+    python -m experiments.bench_kernels [--suite=cpu|gpu] [--what=all|forms|choice|networks] [--calibrate] [--out=F]
 
 "forms": every form of a block-sparse product over patterns, densities and sizes, in turn with the two dense layouts of
 the same weights; the speed-up is over the better of the two.  "choice": what `prepare` chooses, on other patterns.
 "networks": whole networks at 90 %, beside convolutions and beside dense products of patches.  ``--calibrate`` writes
-the measurements of the forms into the package, where `prepare` finds them.  Beside FILE.json a plot of the forms is
-written.  For GPUs see `experiments.bench_gpu`.
+the measurements of the forms into the package, where `prepare` finds them.  Beside F a plot of the forms is
+written.  ``--suite=gpu`` runs `experiments.bench_gpu` on the GPU at hand.
 """
 
 import functools
@@ -213,7 +213,16 @@ def main(argv: list[str]) -> None:
     if given.calibrate and (given.small or given.what not in ("all", "forms")):
         raise app.UsageError("--calibrate needs the forms measured at full size: leave out --small and --what.")
     if given.suite == "gpu":
-        raise app.UsageError("The GPU suite is a program of its own: python -m experiments.bench_gpu --help")
+        from experiments import bench_gpu
+
+        try:
+            record = bench_gpu.measure()
+        except ValueError as error:
+            raise app.UsageError(str(error)) from error
+        print(bench_gpu.to_text(record))
+        if given.out:
+            Path(given.out).write_text(json.dumps(record, indent=1) + "\n")
+        return
     from experiments import kernel_tables
 
     parts = {part: given.what in ("all", part) for part in ("forms", "choice", "networks")}
