@@ -4,8 +4,8 @@
     --config=configs/vgg_shrink.py:platforms   cuts of that network by MACs and by latency, at several amounts
     --config=configs/vgg_shrink.py:single      the same for one image at a time, where weights must come from memory
 
-`platforms` and `single` start from the dense network of the first run: --config.load names its ``dense.cjx`` if that run
-had another folder.  Six tenths of an epoch make no good VGG; they make one whose widths matter.
+`platforms` and `single` start from the dense network of the first run: --config.load names its ``dense.cjx`` if that
+run had another folder.  Six tenths of an epoch make no good VGG; they make one whose widths matter.
 """
 
 from functools import partial
