@@ -95,7 +95,7 @@ def _auto(grids: Iterable[Grid], calibration: Any, rounds: int, bar: Any) -> lis
         # Another pattern and other values than those the calibration saw.
         w = random_blocks(shape, block, density, seed=1)
         choices = {"auto": pk.prepare(w, rows, platform="cpu", calibration=calibration, use_native=False)}
-        if native.available():
+        if native.ready():
             choices["auto, native"] = pk.prepare(w, rows, platform="cpu", calibration=calibration, use_native=True)
         speedups = _against_dense(w, rows, choices, rounds)
         cell = {"shape": shape, "block": block, "density": w.density, "rows": rows}

@@ -158,7 +158,7 @@ def _measure(w: BlockSparse, rows: int, rounds: int) -> list[Measurement]:
     for form, (implementation, layout) in FORMS.items():
         # One product per block is hopeless for very many of them, and takes its time.
         hopeless = form == "segments" and len(w.rows) > 40_000
-        if hopeless or (implementation == "native" and not native.available()):
+        if hopeless or (implementation == "native" and not native.ready()):
             continue
         product = jax.jit(functools.partial(matmul, implementation=implementation))
         calls[form] = functools.partial(product, x, layout(w))

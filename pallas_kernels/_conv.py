@@ -57,9 +57,13 @@ def conv(
         )
     weights = w.weights if isinstance(w, Prepared) else w
     if isinstance(weights, Dense):
-        # Without a sparse form there is no reason to unfold the images.
+        # Without a sparse form there is no reason to unfold the images, whatever would have multiplied with them.
+        if bias is not None and bias.shape != w.shape[1:]:
+            raise ValueError(f"conv: the bias has shape {bias.shape}; these weights have {w.shape[1]} outputs.")
         pads, _ = _positions(x.shape, window, strides, padding, dilation)
-        kernel = weights.todense().reshape(*window, x.shape[-1], w.shape[1])
+        out_dtype = jnp.dtype(how.get("out_dtype") or x.dtype)
+        x = x.astype(jnp.promote_types(x.dtype, w.dtype))
+        kernel = weights.todense().reshape(*window, x.shape[-1], w.shape[1]).astype(x.dtype)
         product = lax.conv_general_dilated(
             x,
             kernel,
@@ -69,7 +73,7 @@ def conv(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             preferred_element_type=wide(x.dtype),
         )
-        return Epilogue(activation, jnp.dtype(how.get("out_dtype") or x.dtype))(product, bias)
+        return Epilogue(activation, out_dtype)(product, bias)
     return matmul(patches(x, window, strides, padding, dilation), w, bias, activation, **how)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pallas_kernels._choose import implementation_of
-from pallas_kernels._interface import Activation, Epilogue, Format
+from pallas_kernels._interface import Activation, Epilogue, Format, wide
 from pallas_kernels._prepare import Prepared
 from pallas_kernels.block_sparse import BlockSparse
 
@@ -23,9 +23,14 @@ class _How:
     platform: str | None
     interpret: bool
     epilogue: Epilogue
+    strict: bool
 
-    def choose(self, operation: str, x: Any, w: Format, strict: bool = True) -> Any:
-        """The module that computes `operation`; gradients fall back where the chosen one has no kernel."""
+    def choose(self, operation: str, x: Any, w: Format) -> Any:
+        """The module that computes `operation`.
+
+        Gradients fall back where the chosen one has no kernel, and so does what `prepare` chose for other rows.
+        """
+        strict = self.strict and operation == "matmul"
         return implementation_of(self.implementation, operation, x, w, self.platform, self.interpret, strict)
 
 
@@ -68,6 +73,7 @@ def matmul(
     >>> matmul(jnp.arange(4.0), w, activation=jax.nn.relu).tolist()
     [1.0, 1.0, 5.0, 5.0]
     """
+    strict = implementation != "auto"
     if isinstance(w, Prepared):
         if implementation == "auto":
             implementation = w.implementation
@@ -78,9 +84,10 @@ def matmul(
         raise ValueError(f"matmul: x has shape {x.shape} and the weights are {w.shape}: the inputs do not fit.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"matmul: x has dtype {x.dtype}; the kernels multiply floats: cast it.")
+    bias = None if bias is None else jnp.asarray(bias)
     if bias is not None and bias.shape != w.shape[1:]:
         raise ValueError(f"matmul: the bias has shape {bias.shape}; these weights have {w.shape[1]} outputs.")
-    how = _How(implementation, platform, interpret, Epilogue(activation, jnp.dtype(out_dtype or x.dtype)))
+    how = _How(implementation, platform, interpret, Epilogue(activation, jnp.dtype(out_dtype or x.dtype)), strict)
     return _matmul(how, x.reshape(-1, x.shape[-1]), w, bias).reshape(*x.shape[:-1], w.shape[1])
 
 
@@ -143,7 +150,7 @@ def _forward(how: _How, x: Array, w: Format, bias: Array | None) -> tuple[Array,
     if how.epilogue.activation is None:
         return _matmul(how, x, w, bias), (x, w, bias, None)
     # The gradient of the activation needs what it was applied to.
-    linear = Epilogue(None, how.epilogue.out_dtype)
+    linear = Epilogue(None, wide(x.dtype))
     before = how.choose("matmul", x, w).matmul(x, w, bias, linear, interpret=how.interpret)
     return how.epilogue(before, None), (x, w, bias, before)
 
@@ -155,7 +162,7 @@ def _backward(how: _How, residuals: Any, dy: Any) -> tuple[Array, Any, Array | N
         _, pull = jax.vjp(lambda z: how.epilogue(z, None), before)
         (dy,) = pull(dy)
     dbias = None if bias is None else dy.sum(0, dtype=jnp.promote_types(dy.dtype, jnp.float32)).astype(bias.dtype)
-    dx = how.choose("transposed", dy, w, strict=False).transposed(dy, w, x.dtype, interpret=how.interpret)
+    dx = how.choose("transposed", dy, w).transposed(dy, w, x.dtype, interpret=how.interpret)
     return dx, _weight_gradient(how, x, dy, w), dbias
 
 
@@ -172,7 +179,7 @@ def _weight_gradient(how: _How, x: Array, dy: Array, w: Format) -> Any:
     floats = [leaf for f, leaf in zip(is_float, leaves, strict=True) if f]
     _, pull = jax.vjp(values, floats)
     pattern = w.dequantize()
-    dvalues = how.choose("outer", x, pattern, strict=False).outer(x, dy, pattern, interpret=how.interpret)
+    dvalues = how.choose("outer", x, pattern).outer(x, dy, pattern, interpret=how.interpret)
     cotangents = iter(pull(_live(dvalues.astype(pattern.dtype), pattern))[0])
     zero = (np.zeros(leaf.shape, jax.dtypes.float0) for leaf in leaves)
     return jax.tree.unflatten(structure, [next(cotangents) if f else z for f, z in zip(is_float, zero, strict=True)])

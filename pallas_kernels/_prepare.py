@@ -71,8 +71,7 @@ def prepare(
       rows: Rows of the activations it will meet: batch, times positions of a convolution.
       platform: "cpu", "gpu" or "tpu": what the program is for; default: JAX's default backend.
       calibration: Measurements of `calibrate` for this machine; default: those that come with the package.
-      use_native: Whether the C++ kernel may be chosen, which is built when it is first used; default: if a compiler is
-        found.
+      use_native: Whether the C++ kernel may be chosen; default: if it can be built, which the first call tries.
 
     Returns:
       The weights for `matmul`, with the reason of the choice.  They are meant for inference: a dense form would train
@@ -135,4 +134,5 @@ def _outputs_first(w: Format) -> Dense:
 
 
 def _native(wanted: bool | None) -> bool:
-    return native.available() if wanted is None else wanted
+    """Whether the C++ kernel is wanted; by default, if it can be built, which is done here for the first time."""
+    return native.ready() if wanted is None else wanted

@@ -108,7 +108,7 @@ class BlockSparse:
         Raises:
           ValueError: If the list is unsorted, out of range, or leaves an input or output block without any.
         """
-        rows, columns = np.asarray(rows, np.int32), np.asarray(columns, np.int32)
+        rows, columns = np.asarray(rows), np.asarray(columns)
         if len(values.shape) != 3:
             raise ValueError(f"BlockSparse: blocks have shape [T, bk, bn], not {values.shape}.")
         count, bk, bn = values.shape
@@ -123,6 +123,7 @@ class BlockSparse:
             absent = np.setdiff1d(np.arange(size), index)
             if absent.size:
                 raise ValueError(f"BlockSparse: block {name} {absent[0]} has no block; store a zero block there.")
+        rows, columns = rows.astype(np.int32), columns.astype(np.int32)
         if (np.diff(columns.astype(np.int64) * tall + rows) < 0).any():
             raise ValueError("BlockSparse: blocks are not sorted by (column, row).")
         order = np.lexsort((columns, rows)).astype(np.int32)

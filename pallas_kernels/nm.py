@@ -20,7 +20,7 @@ class NM:
 
     Attributes:
       values: [n, K / m, N].
-      indices: Place of each within its group, int8 [n, K / m, N], 0 <= index < m.
+      indices: Place of each within its group, int8 [n, K / m, N], 0 <= index < m; m where a group has fewer weights.
       shape: (K, N).
       m: Size of the groups.
 
@@ -57,9 +57,11 @@ class NM:
         most = int(groups.sum(1).max())
         if most > n:
             raise ValueError(f"NM: a group of {m} inputs has {most} weights; the pattern {n}:{m} allows {n}.")
-        # The weights first, in their order; then places that hold a zero.
-        indices = np.argsort(~groups, 1, kind="stable")[:, :n].astype(np.int8)
-        values = np.take_along_axis(weights.reshape(groups.shape), indices.astype(np.intp), 1)
+        # The weights first, in their order; a place that nothing multiplies with for those that a group lacks.
+        order = np.argsort(~groups, 1, kind="stable")[:, :n]
+        held = np.take_along_axis(groups, order, 1)
+        values = np.take_along_axis(weights.reshape(groups.shape), order, 1)
+        indices = np.where(held, order, m).astype(np.int8)
         planes, places = jnp.asarray(values.swapaxes(0, 1)), jnp.asarray(indices.swapaxes(0, 1))
         return cls(planes, places, (k, outputs), m)
 
@@ -99,4 +101,5 @@ class NM:
         """The entries of another matrix on this pattern."""
         groups = dense.reshape(-1, self.m, dense.shape[1])
         index = self.indices.swapaxes(0, 1).astype(jnp.int32)
-        return jnp.take_along_axis(groups, index, 1).swapaxes(0, 1)
+        taken = jnp.take_along_axis(groups, jnp.minimum(index, self.m - 1), 1)
+        return jnp.where(index < self.m, taken, 0).swapaxes(0, 1)

@@ -65,7 +65,10 @@ class Quantized:
         largest = 2 ** (_check_bits(bits) - 1) - 1
         grouped = weights.astype(np.float32).reshape(*lead, k // group, group, n)
         scale = np.abs(grouped).max(-2) / largest
-        scale = np.where(scale == 0, 1, scale).astype(weights.dtype)
+        empty, scale = scale == 0, scale.astype(weights.dtype)
+        if (scale[~empty] == 0).any() or not np.isfinite(scale.astype(np.float32) * largest).all():
+            raise ValueError(f"Quantized: the scales of these weights do not fit {weights.dtype}: pack float32.")
+        scale = np.where(empty, 1, scale).astype(weights.dtype)
         codes = np.rint(grouped / scale.astype(np.float32)[..., None, :]).clip(-largest, largest)
         return cls.from_codes(codes.astype(np.int8).reshape(weights.shape), jnp.asarray(scale), bits=bits)
 
@@ -125,7 +128,12 @@ class Quantized:
     def todense(self) -> Float[Array, "..."]:
         """The weights; differentiable with respect to the scale and the codebook."""
         codes = self.integers()
-        values = codes.astype(self.dtype) if self.codebook is None else self.codebook[codes.astype(jnp.int32)]
+        if self.codebook is None:
+            values = codes.astype(self.dtype)
+        else:
+            # A level of exactly zero is a pruned weight: it has no gradient, and stays zero.
+            levels = jnp.where(self.codebook == 0, 0, self.codebook)
+            values = levels[codes.astype(jnp.int32)]
         *lead, k, n = self.shape
         grouped = values.reshape(*lead, k // self.group, self.group, n)
         return (grouped * self.scale[..., None, :]).reshape(self.shape)

@@ -23,7 +23,8 @@ def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: bool =
 def matmul(x: jax.Array, w: Format, bias: jax.Array | None, epilogue: Epilogue, *, interpret: bool) -> jax.Array:
     """``epilogue(x @ w, bias)``, in a form that suits the format."""
     if isinstance(w, BlockSparse):
-        return epilogue(_blocks(x, w.dequantize(), False), bias)
+        product = _blocks(x, w.dequantize(), False) if _pays(x, w) else _dot(x, w.todense())
+        return epilogue(product, bias)
     if isinstance(w, Sliced):
         return epilogue(_sliced(x, w), bias)
     if isinstance(w, Channels):
@@ -41,7 +42,7 @@ def matmul(x: jax.Array, w: Format, bias: jax.Array | None, epilogue: Epilogue, 
 
 def transposed(g: jax.Array, w: Format, out_dtype: Any, *, interpret: bool) -> jax.Array:
     """``g @ w.T``."""
-    if isinstance(w, BlockSparse):
+    if isinstance(w, BlockSparse) and _pays(g, w):
         return _blocks(g, w.dequantize(), True).astype(out_dtype)
     if isinstance(w, Channels):
         kept = g if w.outputs is None else g[:, w.outputs]
@@ -62,6 +63,12 @@ def outer(x: jax.Array, g: jax.Array, w: Format, *, interpret: bool) -> jax.Arra
         g = g if w.outputs is None else g[:, w.outputs]
         return _dot(x.T, g).astype(w.dtype)
     return on_pattern(_dot(x.T, g), w).astype(w.dtype)
+
+
+def _pays(x: jax.Array, w: BlockSparse) -> bool:
+    """Whether one product per block beats unfolding the weights: not for small blocks, or middling ones and many rows."""
+    area = w.block[0] * w.block[1]
+    return area >= 256 or (area >= 64 and isinstance(x.shape[0], int) and x.shape[0] < 64)
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -86,7 +93,7 @@ def _blocks(x: jax.Array, w: BlockSparse, turned: bool) -> jax.Array:
         "tmk,tkn->tmn", _tiles(x, grid[0], block[0])[source], values, preferred_element_type=wide(x.dtype)
     )
     out = jax.ops.segment_sum(products, target, grid[1], indices_are_sorted=True)
-    return out.swapaxes(0, 1).reshape(x.shape[0], -1)[:, : shape[1]]
+    return out.swapaxes(0, 1).reshape(x.shape[0], grid[1] * block[1])[:, : shape[1]]
 
 
 def _sliced(x: jax.Array, w: Sliced) -> jax.Array:
@@ -94,7 +101,7 @@ def _sliced(x: jax.Array, w: Sliced) -> jax.Array:
     rows, (bk, bn) = x.shape[0], w.block
     tiles = _tiles(x, w.grid[0], bk).swapaxes(1, 2)  # [input blocks, bk, M]
     # One batched product gathers everything at once: faster while that fits the cache.
-    together = rows <= 4 or (rows <= 16 and bk * bn >= 256)
+    together = isinstance(rows, int) and (rows <= 4 or (rows <= 16 and bk * bn >= 256))
     out = []
     for values, inputs in zip(w.slices, w.inputs, strict=True):
         width = values.shape[2]
@@ -102,6 +109,6 @@ def _sliced(x: jax.Array, w: Sliced) -> jax.Array:
             gathered = tiles[inputs].reshape(len(inputs), width, rows)
             product = jnp.einsum("rns,rsm->rnm", values, gathered, preferred_element_type=wide(x.dtype))
         else:
-            product = lax.map(lambda row: _dot(row[0], tiles[row[1]].reshape(-1, rows)), (values, inputs))
+            product = lax.map(lambda row: _dot(row[0], tiles[row[1]].reshape(row[0].shape[1], rows)), (values, inputs))
         out.append(product)
-    return jnp.concatenate(out)[w.place].reshape(-1, rows)[: w.shape[1]].T
+    return jnp.concatenate(out)[w.place].reshape(w.grid[1] * bn, rows)[: w.shape[1]].T

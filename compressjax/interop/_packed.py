@@ -77,7 +77,8 @@ def _intercept(following: Callable[..., Any], args: Any, kwargs: Any, context: n
         return following(*args, **kwargs)
     path = "/".join(map(str, module.path))
     x = kwargs.get("inputs", args[0] if args else None)
-    if isinstance(module, (nn.Dense, nn.Conv)) and names == ["kernel"] and x is not None:
+    # A subclass may do anything with its kernel.
+    if type(module) in (nn.Dense, nn.Conv) and names == ["kernel"] and x is not None:
         return _multiply(_settings(module, path), own["kernel"], own.get("bias"), x)
     raise ValueError(
         f"{path}/{names[0]} is packed, but a {type(module).__name__} does not multiply by it as Dense and Conv do: "
@@ -217,11 +218,13 @@ def packed_nnx(model: nnx.Module, params: Any) -> nnx.Module:
             continue
         owner, _, name = path.rpartition("/")
         layer = modules.get(owner)
-        if not isinstance(layer, (nnx.Linear, nnx.Conv)) or name != "kernel":
+        # A subclass may do anything with its kernel.
+        if type(layer) not in (nnx.Linear, nnx.Conv) or name != "kernel":
             raise ValueError(
                 f"{path} is packed, but a {type(layer).__name__} does not multiply by it as Linear and Conv do: "
                 "exempt it from packing."
             )
+        assert isinstance(layer, nnx.Linear | nnx.Conv)
         replacement = PackedLayer(layer, leaf, owner)
         if not owner:
             return replacement

@@ -48,6 +48,8 @@ def linear(
     ([1.0, 2.0], [1.0, 2.0])
     """
     _fits(x, w, 2, "linear")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"linear: inputs of {x.dtype} would be truncated: cast them to floats.")
     bias = None if bias is None else jnp.asarray(bias)
     if isinstance(w, Packed):
         return pk.matmul(x, w.matrix, bias, activation, **how)

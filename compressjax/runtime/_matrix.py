@@ -1,8 +1,8 @@
 """The entries of a matrix, and every packed form made from them.
 
 A dense leaf and a leaf of an artefact are the same thing here, a list of entries (row, column, value), so that the
-second is packed without its dense form at any time.  What is allocated besides the result is at most one byte per
-weight (which blocks, or which places of a group, exist).
+second is packed without its dense form at any time.  Positions are 64-bit: with many weights left, the lists are larger
+than the dense leaf would be.
 """
 
 from dataclasses import dataclass
@@ -128,18 +128,16 @@ class Matrix:
         (k, outputs), inner = self.shape, self.rows % m
         exists = np.zeros((k // m, m, outputs), np.bool_)
         exists.reshape(-1)[self.positions] = True
-        # Weights first, in their order; then places that hold a zero.
-        weight, filler = np.zeros((k // m, outputs), np.int8), exists.sum(1, dtype=np.int8)
+        # Weights in their order; the place of those that a group lacks is m, with which nothing multiplies.
+        plane = np.zeros((k // m, outputs), np.int8)
         values = np.zeros((n, k // m, outputs), self.values.dtype)
-        indices = np.zeros(values.shape, np.int8)
+        indices = np.full(values.shape, m, np.int8)
         for j in range(m):
-            plane = np.where(exists[:, j], weight, filler)
-            group, column = np.nonzero(plane < n)
-            indices[plane[group, column], group, column] = j
             mine = inner == j
             group, column = self.rows[mine] // m, self.columns[mine]
             values[plane[group, column], group, column] = self.values[mine]
-            weight, filler = weight + exists[:, j], filler + ~exists[:, j]
+            indices[plane[group, column], group, column] = j
+            plane = plane + exists[:, j]
         return pk.NM(jnp.asarray(values), jnp.asarray(indices), self.shape, m)
 
     def _channels(self) -> pk.Channels:

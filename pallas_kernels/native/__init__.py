@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from pallas_kernels._interface import Epilogue, Format
 from pallas_kernels.block_sparse import BlockSparse
-from pallas_kernels.native._build import available, library
+from pallas_kernels.native._build import available, library, ready
 from pallas_kernels.quantized import Quantized
 
-__all__ = ["PLATFORMS", "available", "matmul", "outer", "refuse", "transposed"]
+__all__ = ["PLATFORMS", "available", "matmul", "outer", "ready", "refuse", "transposed"]
 
 PLATFORMS = ("cpu",)
 MOST_LANES = 64  # rows of x that share a panel

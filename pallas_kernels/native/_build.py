@@ -42,6 +42,16 @@ def available() -> bool:
     return compiler() is not None
 
 
+@functools.cache
+def ready() -> bool:
+    """Whether the kernels can be used: builds them, if that was not done before."""
+    try:
+        library()
+    except (ValueError, OSError, RuntimeError):
+        return False
+    return True
+
+
 def cache_folder() -> Path:
     """Where built libraries are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compressjax" / "native"

@@ -313,10 +313,13 @@ ffi::Error Sampled(ffi::ThreadPool pool, F32 x, F32 g, S32 rows, S32 columns, ff
   const auto x_shape = x_panels->dimensions(), g_shape = g_panels->dimensions();
   const Index lanes = x_shape[2];
   if (lanes % kWidth) return ffi::Error::InvalidArgument("The panels fit another CPU's vectors.");
+  const int32_t *row = rows.typed_data(), *column = columns.typed_data();
+  for (Index t = 0; t < stored; ++t)
+    if (row[t] < 0 || column[t] < 0 || (row[t] + 1) * bk > x_shape[1] || (column[t] + 1) * bn > g_shape[1])
+      return ffi::Error::InvalidArgument("The lists of blocks are out of range or unsorted.");
   pack(pool, x.typed_data(), batch, x.dimensions()[1], x_shape[1], lanes, x_panels->typed_data());
   pack(pool, g.typed_data(), batch, g.dimensions()[1], g_shape[1], lanes, g_panels->typed_data());
   const Index cut = pieces(pool, stored, bk * bn * batch);
-  const int32_t *row = rows.typed_data(), *column = columns.typed_data();
   parallel(pool, cut, [&](Index i) {
     for (Index panel = 0; panel < x_shape[0]; ++panel)
       for (Index t = i * stored / cut; t < (i + 1) * stored / cut; ++t) {

@@ -125,6 +125,11 @@ BAD = {
         lambda: pk.Quantized.from_codes(np.ones((2, 2), int), np.ones((1, 2)), np.ones(17), bits=4),
         "17 levels",
     ),
+    "half": (lambda: pk.Quantized.from_dense(np.full((2, 2), 1e-6, np.float16)), "do not fit float16"),
+    "wrapped": (
+        lambda: pk.BlockSparse.from_blocks(jnp.ones((1, 1, 1)), np.array([2**32]), [0], (1, 1)),
+        "row is out of range",
+    ),
     "unsorted": (
         lambda: pk.BlockSparse.from_blocks(jnp.ones((2, 1, 1)), [0, 1], [1, 0], (2, 2)),
         "not sorted",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pallas_kernels as pk
-from tests.pallas_kernels.cases import blocks
+from tests.pallas_kernels.cases import FORMATS, blocks
 
 X = jnp.ones((2, 24))
 
@@ -76,3 +76,39 @@ def test_gpus_that_are_no_hopper_are_refused(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [Ampere()])
     assert "compute capability 9.0), and this one has 8.0" in pk.refusal("mosaic_gpu", "matmul", x, w)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_rows_at_all(name):
+    w = FORMATS[name]()
+    assert pk.matmul(jnp.zeros((0, w.shape[0])), w, implementation="xla").shape == (0, w.shape[1])
+
+
+def test_the_value_under_grad_is_that_without():
+    w = pk.Dense(jnp.full((8, 1), 1e4, jnp.float16))
+    x = jnp.ones(8, jnp.float16)
+
+    def scaled(z):
+        return z * 1e-3
+
+    plain = pk.matmul(x, w, activation=scaled)
+    value, gradient = jax.value_and_grad(lambda x: pk.matmul(x, w, activation=scaled)[0])(x)
+    assert float(plain[0]) == float(value) == 80
+    assert gradient.tolist() == [10.0] * 8
+
+
+def test_pruned_levels_and_absent_weights_have_no_gradient():
+    codes = np.array([[0, 1], [2, 1]])
+    w = pk.Quantized.from_codes(codes, np.ones((1, 2), np.float32), np.array([-1.0, 0.0, 1.0], np.float32), bits=8)
+    gradient = jax.grad(lambda w: pk.matmul(jnp.ones(2), w).sum(), allow_int=True)(w)
+    assert gradient.codebook.tolist() == [1.0, 0.0, 1.0]
+    sparse = pk.NM.from_dense(np.array([[0.0], [2.0], [0.0], [0.0]], np.float32), 2, 4)
+    assert sparse.indices.ravel().tolist() == [1, 4]
+    gradient = jax.grad(lambda w: pk.matmul(jnp.ones(4), w).sum(), allow_int=True)(sparse)
+    assert gradient.values.ravel().tolist() == [1.0, 0.0]
+
+
+def test_what_prepare_chose_is_no_must():
+    w = pk.Quantized.from_dense(np.ones((8, 4), np.float32))
+    prepared = pk.Prepared(w, "mosaic_tpu", "cpu", "by hand")
+    assert pk.matmul(jnp.ones((3, 8)), prepared).tolist() == [[8.0] * 4] * 3
