@@ -66,7 +66,7 @@ def outer(x: jax.Array, g: jax.Array, w: Format, *, interpret: bool) -> jax.Arra
 
 
 def _pays(x: jax.Array, w: BlockSparse) -> bool:
-    """Whether one product per block beats unfolding the weights: not for small blocks, or middling ones and many rows."""
+    """Whether a product per block beats unfolding the weights: not if blocks are small, or middling and rows many."""
     area = w.block[0] * w.block[1]
     return area >= 256 or (area >= 64 and isinstance(x.shape[0], int) and x.shape[0] < 64)
 
