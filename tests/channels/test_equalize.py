@@ -55,7 +55,9 @@ def test_rescale_keeps_function_and_zeros_and_is_undone_by_the_inverse(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "quantizer"), [("lenet5", Codebook(2)), ("lenet300", Levels(2)), ("lenet300", PowerOfTwo(2))], ids=str
+    ("name", "quantizer"),
+    [pytest.param("lenet5", Codebook(2), marks=pytest.mark.slow), ("lenet300", Levels(2)), ("lenet300", PowerOfTwo(2))],
+    ids=str,
 )
 def test_equalize_keeps_the_function_and_quantization_hurts_less(name, quantizer):
     model, rules = MODELS[name], {"*/kernel": quantizer}

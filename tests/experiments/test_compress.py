@@ -89,6 +89,7 @@ def test_control_and_load_share_the_dense_network(finished, tmp_path):
     assert "gradual magnitude (control)" in (tmp_path / "both" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_distillation_scan_and_coarse_schedule_run(tmp_path):
     stage = tiny.config().stages[0]
     stage.prune = Admm(epochs=2, every=0, iterations=3, rho=1e-2)

@@ -44,6 +44,7 @@ def trained(packed, apply, x):
     return value, runtime.unpack(trees.update(packed, got))
 
 
+@pytest.mark.slow
 def test_lenet_in_linen_forward_and_gradients():
     model, dense, kept = lenet()
     packed = runtime.pack(dense, RULES)

@@ -57,6 +57,7 @@ def test_stop_anywhere_and_resume(method, call, uninterrupted, tmp_path, monkeyp
         assert (tmp_path / name).read_bytes() == content, name
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_stop_in_the_middle_of_every_kind_of_phase_and_resume(tmp_path, monkeypatch):
     """After a cut, taught by the dense network: recovery, ADMM, its control, freezing, tuning."""
