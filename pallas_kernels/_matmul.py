@@ -76,7 +76,7 @@ def matmul(
     strict = implementation != "auto"
     if isinstance(w, Prepared):
         if implementation == "auto":
-            implementation = w.implementation
+            implementation, strict = w.implementation, w.required
         platform = platform or w.platform
         w = w.weights
     x = jnp.asarray(x)

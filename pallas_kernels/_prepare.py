@@ -29,12 +29,14 @@ class Prepared:
       implementation: One of `IMPLEMENTATIONS`.
       platform: "cpu", "gpu" or "tpu".
       reason: One sentence: why this implementation.
+      required: Whether another implementation must not step in where this one cannot compute a product.
     """
 
     weights: Any
     implementation: str = static()
     platform: str = static()
     reason: str = static()
+    required: bool = static(default=False)
 
     @property
     def shape(self) -> tuple[int, int]:

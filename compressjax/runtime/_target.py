@@ -43,7 +43,8 @@ def target(tree: trees.Tree, platform: str | None = None, implementation: str = 
     def one(node: Any) -> Any:
         if not is_packed(node):
             return node
-        return Packed(pk.Prepared(node.weights, implementation, name, "asked for"), node.shape)
+        required = implementation != "auto"
+        return Packed(pk.Prepared(node.weights, implementation, name, "asked for", required), node.shape)
 
     return jax.tree.map(one, tree, is_leaf=is_packed)
 
