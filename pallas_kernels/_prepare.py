@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pallas_kernels import native
-from pallas_kernels._calibration import DENSE, FORMS, Calibration
+from pallas_kernels._calibration import DENSE, FORMS, Calibration, has_form
 from pallas_kernels._choose import platform_name, refusal
 from pallas_kernels._interface import Format
 from pallas_kernels._pytree import pytree, static
@@ -106,7 +106,7 @@ def prepare(
 
 
 def _prepare_blocks(w: BlockSparse, rows: int, calibration: Calibration, use_native: bool | None) -> Prepared:
-    forms = [form for form in FORMS if form != "native" or _native(use_native)]
+    forms = [form for form in FORMS if has_form(form, rows, w) and (form != "native" or _native(use_native))]
     predicted = {form: calibration.predict(form, w.block, rows, w.shape, w.density) for form in forms}
     dense = max(DENSE, key=predicted.__getitem__)
     best = max(predicted, key=predicted.__getitem__)

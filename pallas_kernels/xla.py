@@ -23,7 +23,7 @@ def refuse(operation: str, x: jax.ShapeDtypeStruct, w: Format, interpret: bool =
 def matmul(x: jax.Array, w: Format, bias: jax.Array | None, epilogue: Epilogue, *, interpret: bool) -> jax.Array:
     """``epilogue(x @ w, bias)``, in a form that suits the format."""
     if isinstance(w, BlockSparse):
-        product = _blocks(x, w.dequantize(), False) if _pays(x, w) else _dot(x, w.todense())
+        product = _blocks(x, w.dequantize(), False) if by_blocks(x.shape[0], w) else _dot(x, w.todense())
         return epilogue(product, bias)
     if isinstance(w, Sliced):
         return epilogue(_sliced(x, w), bias)
@@ -42,7 +42,7 @@ def matmul(x: jax.Array, w: Format, bias: jax.Array | None, epilogue: Epilogue, 
 
 def transposed(g: jax.Array, w: Format, out_dtype: Any, *, interpret: bool) -> jax.Array:
     """``g @ w.T``."""
-    if isinstance(w, BlockSparse) and _pays(g, w):
+    if isinstance(w, BlockSparse) and by_blocks(g.shape[0], w):
         return _blocks(g, w.dequantize(), True).astype(out_dtype)
     if isinstance(w, Channels):
         kept = g if w.outputs is None else g[:, w.outputs]
@@ -65,10 +65,13 @@ def outer(x: jax.Array, g: jax.Array, w: Format, *, interpret: bool) -> jax.Arra
     return on_pattern(_dot(x.T, g), w).astype(w.dtype)
 
 
-def _pays(x: jax.Array, w: BlockSparse) -> bool:
-    """Whether a product per block beats unfolding the weights: not if blocks are small, or middling and rows many."""
+def by_blocks(rows: Any, w: BlockSparse) -> bool:
+    """Whether a product per block beats unfolding the weights: not if blocks are small, or middling and rows many.
+
+    `rows` of the activations may be symbolic, and counts as many then.
+    """
     area = w.block[0] * w.block[1]
-    return area >= 256 or (area >= 64 and isinstance(x.shape[0], int) and x.shape[0] < 64)
+    return area >= 256 or (area >= 64 and isinstance(rows, int) and rows < 64)
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -107,3 +107,18 @@ def test_bad_input():
         pk.prepare(blocks(), 0)
     with pytest.raises(ValueError, match="'abacus'"):
         pk.prepare(blocks(), 1, platform="abacus")
+
+
+@pytest.mark.parametrize("block, rows, form", [((4, 4), 1, "dense"), ((8, 8), 16, "segments"), ((8, 8), 128, "dense")])
+def test_small_blocks_have_no_segments_whatever_was_measured(block, rows, form):
+    fast = pk.Calibration(
+        "by hand",
+        (
+            *measured("dense", (1.0, 1.0), block, rows),
+            *measured("dense, outputs first", (1.0, 1.0), block, rows),
+            *measured("sliced", (0.5, 0.5), block, rows),
+            *measured("segments", (9.0, 9.0), block, rows),
+        ),
+    )
+    got = pk.prepare(blocks(64, 64, block, 0.2), rows, platform="cpu", calibration=fast, use_native=False)
+    assert got.reason.startswith(form)
