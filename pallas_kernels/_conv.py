@@ -1,15 +1,25 @@
-"""Convolution as a matrix product: every output position multiplies its patch of the input."""
+"""Convolution as a matrix product: every output position multiplies its patch of the input.
 
+The native kernel finds the patches in the images; for the others they are written out first.
+"""
+
+import functools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from pallas_kernels import native
+from pallas_kernels._choose import refusal
 from pallas_kernels._interface import Activation, Epilogue, Format, wide
 from pallas_kernels._matmul import matmul
 from pallas_kernels._prepare import Prepared
+from pallas_kernels.block_sparse import BlockSparse
 from pallas_kernels.dense import Dense
 
 
@@ -55,12 +65,12 @@ def conv(
             f"conv: a window of {window[0]}x{window[1]} over {x.shape[-1]} channels has "
             f"{window[0] * window[1] * x.shape[-1]} inputs; these weights have {w.shape[0]}."
         )
+    if bias is not None and bias.shape != w.shape[1:]:
+        raise ValueError(f"conv: the bias has shape {bias.shape}; these weights have {w.shape[1]} outputs.")
     weights = w.weights if isinstance(w, Prepared) else w
+    pads, out = _positions(x.shape, window, strides, padding, dilation)
     if isinstance(weights, Dense):
         # Without a sparse form there is no reason to unfold the images, whatever would have multiplied with them.
-        if bias is not None and bias.shape != w.shape[1:]:
-            raise ValueError(f"conv: the bias has shape {bias.shape}; these weights have {w.shape[1]} outputs.")
-        pads, _ = _positions(x.shape, window, strides, padding, dilation)
         out_dtype = jnp.dtype(how.get("out_dtype") or x.dtype)
         x = x.astype(jnp.promote_types(x.dtype, w.dtype))
         kernel = weights.todense().reshape(*window, x.shape[-1], w.shape[1]).astype(x.dtype)
@@ -74,7 +84,57 @@ def conv(
             preferred_element_type=wide(x.dtype),
         )
         return Epilogue(activation, out_dtype)(product, bias)
+    if _gathers(x, w, window, out, how):
+        place = _Place(window, tuple(strides), tuple(pads), tuple(dilation), tuple(out))
+        return _native(place, Epilogue(activation, jnp.dtype(how.get("out_dtype") or x.dtype)), x, weights, bias)
     return matmul(patches(x, window, strides, padding, dilation), w, bias, activation, **how)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Everything static about where a convolution reads."""
+
+    window: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[tuple[int, int], ...]
+    dilation: tuple[int, int]
+    out: tuple[int, ...]
+
+
+def _gathers(x: Array, w: Format | Prepared, window: tuple[int, int], out: Sequence[int], how: dict[str, Any]) -> bool:
+    """Whether the native kernel multiplies without patches: a window of one position has none, few images few."""
+    name, weights = how.get("implementation", "auto"), w
+    if isinstance(w, Prepared):
+        name, weights = (w.implementation if name == "auto" else name), w.weights
+    if name != "native" or not isinstance(weights, BlockSparse) or window == (1, 1):
+        return False
+    if not isinstance(x.shape[0], int) or x.shape[0] * math.prod(out) <= native.FEW_POSITIONS:
+        return False
+    platform = how.get("platform") or getattr(w, "platform", None)
+    rows = jax.ShapeDtypeStruct((1, w.shape[0]), x.dtype)
+    return refusal("native", "matmul", rows, weights, platform) is None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _native(place: _Place, epilogue: Epilogue, x: Array, w: BlockSparse, bias: Array | None) -> Array:
+    before, how = tuple(low for low, _ in place.pads), (place.window, place.strides, place.dilation)
+    return native.conv(x, w, bias, epilogue, *how, before, place.out)
+
+
+def _native_forward(place: _Place, epilogue: Epilogue, *operands: Any) -> tuple[Array, Any]:
+    return _native(place, epilogue, *operands), operands
+
+
+def _native_backward(place: _Place, epilogue: Epilogue, operands: Any, dy: Array) -> Any:
+    def unfolded(x: Array, w: BlockSparse, bias: Array | None) -> Array:
+        rows = patches(x, place.window, place.strides, place.pads, place.dilation)
+        how = {"implementation": "native", "out_dtype": epilogue.out_dtype}
+        return matmul(rows, w, bias, epilogue.activation, **how)
+
+    return jax.vjp(unfolded, *operands)[1](dy)
+
+
+_native.defvjp(_native_forward, _native_backward)
 
 
 def patches(

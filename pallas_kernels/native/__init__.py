@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from pallas_kernels._interface import Epilogue, Format
@@ -15,10 +16,11 @@ from pallas_kernels.block_sparse import BlockSparse
 from pallas_kernels.native._build import available, library, ready
 from pallas_kernels.quantized import Quantized
 
-__all__ = ["PLATFORMS", "available", "matmul", "outer", "ready", "refuse", "transposed"]
+__all__ = ["PLATFORMS", "available", "conv", "matmul", "outer", "ready", "refuse", "transposed"]
 
 PLATFORMS = ("cpu",)
 MOST_LANES = 64  # rows of x that share a panel
+FEW_POSITIONS = 64  # of a convolution, whose patches may as well be written out
 MOST_ROWS = 4  # that int8 codes are read for; with 16, converting them costs what reading floats does
 
 
@@ -58,6 +60,29 @@ def matmul(
         (product,) = _call("cjx_quantized", ((x.shape[0], w.shape[1]),))(x, w.codes, w.scale, bias)
     else:
         product = jnp.zeros((0, w.shape[1]), jnp.float32)
+    return epilogue(product, None)
+
+
+def conv(
+    x: Float[Array, "batch height width channels"],
+    w: BlockSparse,
+    bias: Float[Array, "N"] | None,
+    epilogue: Epilogue,
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    dilation: tuple[int, int],
+    before: tuple[int, int],
+    out: tuple[int, int],
+) -> Float[Array, "batch rows columns N"]:
+    """``epilogue(convolution(x, w), bias)``, without patches.
+
+    `before` is the padding above and on the left, `out` the rows and columns of outputs.
+    """
+    library()
+    bias = jnp.zeros(0, jnp.float32) if bias is None else bias.astype(jnp.float32)
+    sides = {"taps": window, "strides": strides, "dilation": dilation, "before": before}
+    call = _call("cjx_convolution", ((x.shape[0], *out, w.shape[1]),))
+    (product,) = call(x, w.values, w.rows, w.starts, bias, **{k: np.array(v, np.int64) for k, v in sides.items()})
     return epilogue(product, None)
 
 

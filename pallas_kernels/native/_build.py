@@ -23,8 +23,8 @@ import jax
 import jax.lib
 
 SOURCE = Path(__file__).with_name("kernels.cc")
-HEADER = SOURCE.with_name("support.h")
-TARGETS = ("cjx_product", "cjx_sampled", "cjx_quantized")
+HEADERS = sorted(SOURCE.parent.glob("*.h"))
+TARGETS = ("cjx_product", "cjx_convolution", "cjx_sampled", "cjx_quantized")
 _LOCK = threading.Lock()
 
 
@@ -108,7 +108,8 @@ def _flags() -> list[str]:
 def _key(command: list[str]) -> str:
     """The hash of everything that decides what the library is."""
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
-    sources, system = [HEADER.read_text(), SOURCE.read_text()], [platform.platform(), _processor()]
+    sources = [path.read_text() for path in (*HEADERS, SOURCE)]
+    system = [platform.platform(), _processor()]
     parts = [*sources, shlex.join([*command, *_flags()]), version, jax.lib.__version__, *system]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

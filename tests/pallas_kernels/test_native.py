@@ -106,6 +106,68 @@ def test_gradients_are_those_of_the_dense_product(rows: int) -> None:
     assert all(cases.error(a, b) < 10 * RIGHT for a, b in zip(got, want, strict=True))
 
 
+# (batch, height, width, channels): groups of images and a rest, rows in pieces, rows that do not fill their vectors.
+IMAGES = [(1, 5, 40, 4), (3, 4, 4, 8), (6, 3, 3, 8), (21, 2, 2, 4), (2, 3, 130, 4), (9, 6, 9, 12), (1, 2, 2, 70)]
+WINDOWS = {
+    "same": dict(window=(3, 3)),
+    "valid": dict(window=(2, 2), padding="VALID"),
+    "strided": dict(window=(3, 2), strides=(2, 3), padding=((1, 2), (0, 1))),
+    "dilated": dict(window=(2, 3), dilation=(1, 2), padding="SAME"),
+    "strided and dilated": dict(window=(2, 3), strides=(2, 2), dilation=(3, 2), padding=((3, 3), (4, 2))),
+}
+
+
+CONVOLUTIONS = [(name, images) for name in ("same", "strided and dilated") for images in IMAGES]
+CONVOLUTIONS += [(name, images) for name in ("valid", "strided", "dilated") for images in IMAGES[5:]]
+
+
+@needs_compiler
+@pytest.mark.parametrize("window, images", CONVOLUTIONS, ids=str)
+def test_convolutions_are_the_products_of_their_patches(
+    window: str, images: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "FEW_POSITIONS", 0)
+    how: dict[str, Any] = WINDOWS[window]
+    taps, channels = how["window"], images[-1]
+    blocks = {4: (4, 4), 8: (16, 8), 12: (5, 3), 70: (1, 1)}  # within a tap, over two, over a part, single weights
+    rng = np.random.default_rng(0)
+    w = cases.blocks(taps[0] * taps[1] * channels, 10, blocks[channels], 0.5)
+    x, bias = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in (images, 10))
+    y = pk.conv(x, w, bias, implementation="native", **how)
+    patches = pk.patches(x, taps, *(how.get(key, usual) for key, usual in USUAL.items()))
+    assert y.shape == (*patches.shape[:-1], 10)
+    assert cases.error(y, wide(patches) @ wide(w.todense()) + wide(bias)) < RIGHT
+
+
+USUAL: dict[str, Any] = {"strides": (1, 1), "padding": "SAME", "dilation": (1, 1)}
+
+
+@needs_compiler
+def test_images_larger_than_a_window_of_memory_are_worked_off_in_bands() -> None:
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(1, 40, 12, 96)), jnp.float32)
+    w = cases.blocks(9 * 96, 70, (16, 16), 0.1)
+    y = pk.conv(x, w, implementation="native", window=(3, 3))
+    assert cases.error(y, wide(pk.patches(x, (3, 3))) @ wide(w.todense())) < RIGHT
+
+
+@needs_compiler
+def test_gradients_of_a_convolution_are_those_of_its_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "FEW_POSITIONS", 0)
+    w = cases.blocks(9 * 4, 6, (4, 3), 0.5)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 4, 4)), jnp.float32)
+
+    def gradients(implementation: str) -> Any:
+        def loss(x: Any, values: Any, bias: Any) -> Any:
+            y = pk.conv(x, w.with_values(values), bias, jax.nn.silu, window=(3, 3), implementation=implementation)
+            return (y**2).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(x, w.values, jnp.arange(6.0))
+
+    pairs = zip(gradients("native"), gradients("xla"), strict=True)
+    assert all(cases.error(got, want) < 10 * RIGHT for got, want in pairs)
+
+
 @needs_compiler
 @pytest.mark.parametrize("rows", [1, 3, 4])
 @pytest.mark.parametrize("group", [67, 1], ids=str)
