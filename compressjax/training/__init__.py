@@ -10,8 +10,10 @@ from compressjax.training._gradual_freeze import GradualFreezeState, gradual_fre
 from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude
 from compressjax.training._group_lasso import GroupLassoState, Reweight, group_lasso
 from compressjax.training._masked import MaskedState, masked
+from compressjax.training._powerprop import power, powerprop, root
 from compressjax.training._schedules import Coarse, coarse, geometric, half_cosine, staged
 from compressjax.training._slimming import slimming
+from compressjax.training._ssgd import LogSumL1, LogSumL2, Measure, PNorm, ssgd
 from compressjax.training._straight_through import straight_through
 from compressjax.training._tied import TiedState, tied
 
@@ -21,7 +23,11 @@ __all__ = [
     "GradualFreezeState",
     "GradualMagnitudeState",
     "GroupLassoState",
+    "LogSumL1",
+    "LogSumL2",
     "MaskedState",
+    "Measure",
+    "PNorm",
     "Reweight",
     "TiedState",
     "admm",
@@ -32,7 +38,11 @@ __all__ = [
     "group_lasso",
     "half_cosine",
     "masked",
+    "power",
+    "powerprop",
+    "root",
     "slimming",
+    "ssgd",
     "staged",
     "straight_through",
     "tied",

@@ -11,7 +11,19 @@ import pytest
 
 from compressjax.projections import Cardinality, Channels, Filters
 from compressjax.quantizers import Codebook, Levels
-from compressjax.training import Reweight, admm, gradual_freeze, gradual_magnitude, group_lasso, masked, slimming, tied
+from compressjax.training import (
+    PNorm,
+    Reweight,
+    admm,
+    gradual_freeze,
+    gradual_magnitude,
+    group_lasso,
+    masked,
+    powerprop,
+    slimming,
+    ssgd,
+    tied,
+)
 
 DECAY = 0.1
 OPTIMIZERS = {
@@ -48,6 +60,9 @@ TRANSFORMS = {
         group_lasso(inner, {"*kernel": Filters()}, 0.1, step_size=0.1, reweight=Reweight(every=2)), MASKS
     ),
     "masked slimming": lambda inner: masked(slimming(inner, 0.1, step_size=0.1, scales=("*kernel",)), MASKS),
+    "masked powerprop": lambda inner: masked(powerprop(inner, {"*kernel": 2.0}), MASKS),
+    "masked ssgd": lambda inner: masked(ssgd(inner, {"*kernel": PNorm(1.0)}), MASKS),
+    "masked ssgd of updates": lambda inner: masked(ssgd(inner, {"*kernel": PNorm(0.5)}, scale="updates"), MASKS),
     "masked tied levels": lambda inner: masked(tied(inner, {"*kernel": Codebook(2)}), MASKS),
 }
 

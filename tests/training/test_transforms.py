@@ -11,7 +11,20 @@ from flax.core import FrozenDict
 from compressjax import trees
 from compressjax.projections import BlockRows, Cardinality, Filters, Joint, whole
 from compressjax.quantizers import Codebook, Levels
-from compressjax.training import Reweight, admm, gradual_freeze, gradual_magnitude, group_lasso, masked, slimming, tied
+from compressjax.training import (
+    LogSumL2,
+    PNorm,
+    Reweight,
+    admm,
+    gradual_freeze,
+    gradual_magnitude,
+    group_lasso,
+    masked,
+    powerprop,
+    slimming,
+    ssgd,
+    tied,
+)
 
 SPARSE = {"*kernel": Cardinality(4)}
 KERNEL = [whole("kernel", {"fc": {"kernel": jax.ShapeDtypeStruct((3, 4), jnp.float32)}}, "*")]
@@ -29,6 +42,9 @@ TRANSFORMS = {
         inner, {"*kernel": BlockRows(2)}, 0.2, step_size=0.1, reweight=Reweight(every=2)
     ),
     "slimming": lambda inner: slimming(inner, 0.5, step_size=0.1, scales=("*kernel",)),
+    "powerprop": lambda inner: powerprop(inner, {"*kernel": 2.0}),
+    "ssgd": lambda inner: ssgd(inner, {"*kernel": PNorm(1.0)}),
+    "ssgd, updates": lambda inner: ssgd(inner, {"*kernel": LogSumL2(0.1)}, scale="updates", clip=2.0),
     "tied, codebook": lambda inner: tied(inner, {"*kernel": Codebook(2)}),
     "tied, levels": lambda inner: tied(inner, {"*kernel": Levels(2)}),
 }
