@@ -121,9 +121,9 @@ def load(folder: Path) -> list[Record]:
             report = json.loads(file.read_text())
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON.") from error
-        if not isinstance(report, dict) or "dense" not in report or not {"stages", "cuts"} & report.keys():
+        if not isinstance(report, dict) or "dense" not in report or not {"stages", "cuts", "curves"} & report.keys():
             raise ValueError(
-                f"{file} is not the report.json of a run: it has no entries 'dense' and 'stages' or 'cuts'."
+                f"{file} is not the report.json of a run: it has no entries 'dense' and 'stages', 'cuts' or 'curves'."
             )
         if report.get("seed", int(match["seed"])) != int(match["seed"]):
             raise ValueError(f"{file} holds a run with seed {report['seed']}; rename it or copy the right report.")

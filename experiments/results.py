@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import cut_records
+from experiments import curve_records, cut_records
 from experiments.records import (
     AblationRow,
     FileRow,
@@ -52,13 +52,14 @@ def section(records: Sequence[Record]) -> str:
     """Everything between the README's markers, from the records alone."""
     if not records:
         return "No results yet."
-    pruned, cut = by_program(records)
+    pruned, cut, curves = by_program(records)
     parts = []
     for title, table in (
         ("Pruning", to_markdown(stage_rows(pruned))),
         ("Files", to_markdown(file_rows(pruned))),
         ("Ablation: dual rescaled or not", to_markdown(ablation_rows(pruned))),
         ("Channels", cut_records.to_markdown(cut)),
+        ("Pruned without retraining", curve_records.to_markdown(curves)),
     ):
         if table:
             parts.append(f"**{title}**\n\n{table}")
@@ -73,15 +74,20 @@ def section(records: Sequence[Record]) -> str:
                 " Pretrained networks were trained on the validation images as well: the accuracy before retraining is "
                 "no unseen one there."
             )
+    if curves:
+        parts.append(
+            "Trained from scratch as named, then pruned by magnitude over all kernels together: test accuracy, mean ± "
+            "sample standard deviation over seeds; the numbers of each method were chosen on validation images."
+        )
     if pruned:
         parts.append(_LEGEND)
     return "\n\n".join(parts)
 
 
-def by_program(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """The records of `experiments.compress`, and those of `experiments.shrink`."""
-    pruned = [record for record in records if "stages" in record.report]
-    return pruned, [record for record in records if "stages" not in record.report]
+def by_program(records: Sequence[Record]) -> tuple[list[Record], list[Record], list[Record]]:
+    """The records of `experiments.compress`, those of `experiments.shrink`, and those of `experiments.ssgd`."""
+    pruned, cut, curves = ([r for r in records if key in r.report] for key in ("stages", "cuts", "curves"))
+    return pruned, cut, curves
 
 
 _LEGEND = (

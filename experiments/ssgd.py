@@ -1,0 +1,142 @@
+"""Which way of training leaves the weights that pruning can do without?  Accuracy against ratio, without retraining.
+
+    python -m experiments.ssgd --config=configs/lenet300_ssgd.py --workdir=runs/lenet300_ssgd
+
+Every candidate of the configuration (plain SGD, l1, Powerpropagation, SSGD) is trained from scratch with every seed,
+each seed in a directory of its own; then all kernels together are pruned by magnitude at several ratios.  The
+validation split chooses one candidate per method, the test split judges those, once.  Running the same command again
+resumes.
+"""
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags
+
+if TYPE_CHECKING:
+    import optax
+
+    from experiments.curves import Candidate, CurvesConfig
+    from experiments.phases import Phase
+    from experiments.runner import Run
+    from experiments.schema import Fit
+
+KERNELS = "*kernel"
+
+
+def run(config: "CurvesConfig", workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Runs (or resumes) a run and returns its report.
+
+    Args:
+      config: What to do; see `experiments.curves.CurvesConfig`.
+      workdir: Where to do it; seed k gets the directory ``seed<k>`` in it.
+      progress: Whether to show progress bars (they stay quiet when stderr is not a terminal).
+
+    Returns:
+      The contents of ``report.json``.
+
+    Raises:
+      ValueError: On any bad input, in one sentence, before anything half-written remains.
+    """
+    from experiments import curves, schema, ssgd_report
+    from experiments.runner import Run
+    from experiments.workdir import Workdir, read_metrics
+
+    curves.check(config)
+    with Workdir(workdir, schema.to_dict(config)) as directory:
+        finished = directory.path / "report.json"
+        if not finished.exists():
+            trained = {record["seed"] for record in read_metrics(directory.path)}
+            with contextlib.ExitStack() as stack:
+                runs = []
+                for seed in range(config.seed, config.seed + config.seeds):
+                    own = dataclasses.replace(config, seed=seed, seeds=1)
+                    place = stack.enter_context(Workdir(directory.path / f"seed{seed}", schema.to_dict(own)))
+                    this = Run(own, place, plan, progress=progress)
+                    this.train()
+                    if seed not in trained:
+                        directory.record({"seed": seed, "phases": len(this.phases)})
+                    runs.append(this)
+                report = ssgd_report.summarize(config, runs)
+            directory.write("report.json", json.dumps(report, indent=1).encode())
+        ssgd_report.write_html(directory)
+        return json.loads(finished.read_text())
+
+
+def plan(run: "Run[CurvesConfig]") -> "list[Phase]":
+    """One phase per candidate, each from the same fresh parameters."""
+    import jax
+
+    from experiments.curves import name
+    from experiments.phases import Phase
+
+    def phase(candidate: "Candidate") -> Phase:
+        rate = candidate.learning_rate or run.config.pretrain.learning_rate
+        fit = dataclasses.replace(run.config.pretrain, learning_rate=rate)
+        return Phase(
+            name(candidate),
+            fit,
+            lambda _, steps: optimizer(candidate, fit, steps),
+            begin=lambda _: run.model.init(jax.random.key(run.config.seed)),
+            artifact=f"{name(candidate)}.cjx",
+            distill=False,
+        )
+
+    return [phase(candidate) for candidate in run.config.candidates]
+
+
+def optimizer(candidate: "Candidate", fit: "Fit", steps: int) -> "optax.GradientTransformationExtraArgs":
+    """The optimizer of `fit` under the candidate's method, which acts on kernels only."""
+    from compressjax import training
+    from experiments import phases
+
+    inner, value = phases.optimizer(fit, steps), candidate.value
+    if candidate.method == "sgd":
+        return inner
+    if candidate.method == "l1":  # slimming is the soft threshold of every entry of the leaves it is given
+        return training.slimming(inner, value, step_size=phases.learning_rate(fit, steps), scales=(KERNELS,))
+    if candidate.method == "powerprop":
+        return training.powerprop(inner, {KERNELS: value})
+    measures: dict[str, Any] = {
+        "ssgd_log_l2": training.LogSumL2,
+        "ssgd_log_l1": training.LogSumL1,
+        "ssgd_p": training.PNorm,
+    }
+    scale: Any = "gradients" if fit.optimizer == "sgd" else "updates"
+    return training.ssgd(inner, {KERNELS: measures[candidate.method](value)}, scale=scale)
+
+
+def prune(params: Any, ratio: float) -> Any:
+    """All kernels together pruned by magnitude to their number of weights over `ratio`; biases stay.
+
+    >>> import jax.numpy as jnp
+    >>> prune({"fc": {"kernel": jnp.array([[1.0, -3.0], [2.0, 0.5]]), "bias": jnp.array([0.1])}}, 2.0)
+    {'fc': {'bias': Array([0.1], dtype=float32), 'kernel': Array([[ 0., -3.],
+           [ 2.,  0.]], dtype=float32)}}
+    """
+    from compressjax import projections, trees
+
+    total = sum(leaf.size for path, leaf in trees.leaves(params).items() if path.endswith("kernel"))
+    keep = projections.Joint(projections.Cardinality(max(1, int(total / ratio))))
+    return projections.project({KERNELS: keep}, params)
+
+
+def main(argv: list[str]) -> None:
+    """Flag shell around `run`."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    from experiments import launch, ssgd_report
+
+    launch.cache_compilations()
+    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
+    print(ssgd_report.headline(result))
+    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+
+
+if __name__ == "__main__":
+    from experiments.launch import launch
+
+    launch(main)
