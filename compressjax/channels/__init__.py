@@ -4,6 +4,7 @@ from compressjax.channels._allocate import allocate
 from compressjax.channels._chain import cut, importance, mask_units, remove_dead, take
 from compressjax.channels._dead import dead
 from compressjax.channels._equalize import equalize, rescale
+from compressjax.channels._fold_norm import fold_norm, fold_norms
 from compressjax.channels._groups import Group, Member, Shrunk
 from compressjax.channels._net import Net
 from compressjax.channels._operations import Operation
@@ -21,6 +22,8 @@ __all__ = [
     "cut",
     "dead",
     "equalize",
+    "fold_norm",
+    "fold_norms",
     "importance",
     "mask_units",
     "remove_dead",

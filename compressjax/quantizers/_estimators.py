@@ -6,10 +6,25 @@ Source: Bengio, Leonard, Courville, "Estimating or Propagating Gradients Through
 Computation", 2013 (arXiv 1308.3432).
 """
 
+from typing import Any, Protocol, runtime_checkable
+
 from jax import lax
 from jaxtyping import Array, Float
 
 from compressjax.projections import Constraint
+
+
+@runtime_checkable
+class Learnable(Protocol):
+    """A quantizer that is called with what is trained beside the tensor: a step, a clip, levels, or None."""
+
+    def start(self, x: Float[Array, "..."]) -> Float[Array, "..."] | None:
+        """What is trained, at the start; None if nothing is."""
+        ...  # pragma: no cover
+
+    def __call__(self, x: Float[Array, "..."], levels: Any) -> Float[Array, "..."]:
+        """`x` fake-quantized, differentiable in both."""
+        ...  # pragma: no cover
 
 
 def fake_quantize(x: Float[Array, "..."], quantizer: Constraint) -> Float[Array, "..."]:

@@ -9,12 +9,21 @@ from compressjax.training._admm import AdmmState, admm
 from compressjax.training._gradual_freeze import GradualFreezeState, gradual_freeze
 from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude
 from compressjax.training._group_lasso import GroupLassoState, Reweight, group_lasso
+from compressjax.training._learned_levels import WithLevels, learned_levels, quantized, with_levels
 from compressjax.training._masked import MaskedState, masked
 from compressjax.training._powerprop import power, powerprop, root
 from compressjax.training._schedules import Coarse, coarse, geometric, half_cosine, staged
 from compressjax.training._slimming import slimming
 from compressjax.training._ssgd import LogSumL1, LogSumL2, Measure, PNorm, ssgd
 from compressjax.training._straight_through import straight_through
+from compressjax.training._ternary import (
+    TernaryState,
+    Traffic,
+    ternarize,
+    ternary_gradients,
+    ternary_mean,
+    traffic,
+)
 from compressjax.training._tied import TiedState, tied
 
 __all__ = [
@@ -29,7 +38,10 @@ __all__ = [
     "Measure",
     "PNorm",
     "Reweight",
+    "TernaryState",
     "TiedState",
+    "Traffic",
+    "WithLevels",
     "admm",
     "coarse",
     "geometric",
@@ -37,13 +49,20 @@ __all__ = [
     "gradual_magnitude",
     "group_lasso",
     "half_cosine",
+    "learned_levels",
     "masked",
     "power",
     "powerprop",
+    "quantized",
     "root",
     "slimming",
     "ssgd",
     "staged",
     "straight_through",
+    "ternarize",
+    "ternary_gradients",
+    "ternary_mean",
     "tied",
+    "traffic",
+    "with_levels",
 ]

@@ -22,6 +22,7 @@ from compressjax.training import (
     powerprop,
     slimming,
     ssgd,
+    ternary_gradients,
     tied,
 )
 
@@ -60,6 +61,8 @@ TRANSFORMS = {
         group_lasso(inner, {"*kernel": Filters()}, 0.1, step_size=0.1, reweight=Reweight(every=2)), MASKS
     ),
     "masked slimming": lambda inner: masked(slimming(inner, 0.1, step_size=0.1, scales=("*kernel",)), MASKS),
+    "masked ternary": lambda inner: masked(ternary_gradients(inner, jax.random.key(0)), MASKS),
+    "ternary masked": lambda inner: ternary_gradients(masked(inner, MASKS), jax.random.key(0)),
     "masked powerprop": lambda inner: masked(powerprop(inner, {"*kernel": 2.0}), MASKS),
     "masked ssgd": lambda inner: masked(ssgd(inner, {"*kernel": PNorm(1.0)}), MASKS),
     "masked ssgd of updates": lambda inner: masked(ssgd(inner, {"*kernel": PNorm(0.5)}, scale="updates"), MASKS),

@@ -23,6 +23,7 @@ from compressjax.training import (
     powerprop,
     slimming,
     ssgd,
+    ternary_gradients,
     tied,
 )
 
@@ -45,6 +46,7 @@ TRANSFORMS = {
     "powerprop": lambda inner: powerprop(inner, {"*kernel": 2.0}),
     "ssgd": lambda inner: ssgd(inner, {"*kernel": PNorm(1.0)}),
     "ssgd, updates": lambda inner: ssgd(inner, {"*kernel": LogSumL2(0.1)}, scale="updates", clip=2.0),
+    "ternary_gradients": lambda inner: ternary_gradients(inner, jax.random.key(0), {"*kernel": 2.5}),
     "tied, codebook": lambda inner: tied(inner, {"*kernel": Codebook(2)}),
     "tied, levels": lambda inner: tied(inner, {"*kernel": Levels(2)}),
 }
