@@ -209,7 +209,7 @@ def html(found: Record) -> str:
         f"<p>{found['dense']['weights']:,} weights, trained from scratch in {len(found['curves'])} ways for "
         f"{config['pretrain']['epochs']:g} epochs, then pruned by magnitude over all kernels together.</p>",
         f'<p class="soft">{runs} seed{"s" if runs > 1 else ""}, {duration(found["seconds"])} of training. Mean ± '
-        "sample standard deviation; every choice made on the validation split, the test split read once at the end.</p>",
+        "sample standard deviation; all choices made on the validation split, the test split read once at the end.</p>",
         "<h2>Test accuracy</h2>",
         report.table(columns, found["curves"], ("method",)),
         *report.picture(

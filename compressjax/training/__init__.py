@@ -6,6 +6,7 @@ compression is plain composition: run one, project, run the next with the next r
 """
 
 from compressjax.training._admm import AdmmState, admm
+from compressjax.training._admm_q import Approach, RandomProjection, SoftProjection
 from compressjax.training._gradual_freeze import GradualFreezeState, gradual_freeze
 from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude
 from compressjax.training._group_lasso import GroupLassoState, Reweight, group_lasso
@@ -13,6 +14,7 @@ from compressjax.training._learned_levels import WithLevels, learned_levels, qua
 from compressjax.training._masked import MaskedState, masked
 from compressjax.training._powerprop import power, powerprop, root
 from compressjax.training._schedules import Coarse, coarse, geometric, half_cosine, staged
+from compressjax.training._sharpness import sharpness_aware
 from compressjax.training._slimming import slimming
 from compressjax.training._ssgd import LogSumL1, LogSumL2, Measure, PNorm, ssgd
 from compressjax.training._straight_through import straight_through
@@ -28,6 +30,7 @@ from compressjax.training._tied import TiedState, tied
 
 __all__ = [
     "AdmmState",
+    "Approach",
     "Coarse",
     "GradualFreezeState",
     "GradualMagnitudeState",
@@ -37,7 +40,9 @@ __all__ = [
     "MaskedState",
     "Measure",
     "PNorm",
+    "RandomProjection",
     "Reweight",
+    "SoftProjection",
     "TernaryState",
     "TiedState",
     "Traffic",
@@ -55,6 +60,7 @@ __all__ = [
     "powerprop",
     "quantized",
     "root",
+    "sharpness_aware",
     "slimming",
     "ssgd",
     "staged",

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from compressjax import trees
 from compressjax.projections import Constraint, project
+from compressjax.training._admm_q import Approach
 from compressjax.training._common import Schedule, landed, require_params, require_steps
 
 
@@ -32,7 +33,7 @@ class AdmmState(NamedTuple):
 
     Attributes:
       count: Steps taken, () int32.
-      z: Feasible copy of each constrained leaf, shape and dtype of the leaf.
+      z: Feasible copy of each constrained leaf (near the set only, with an `approach`), shape and dtype of the leaf.
       u: Scaled dual of each constrained leaf, shape and dtype of the leaf.
       rho: Penalty now in force, () float32.
       primal: ||W - Z|| / ||W|| at the last refresh (at the start before it), () float32 per leaf.
@@ -58,6 +59,7 @@ def admm(
     rescale_dual: bool = True,
     reset_inner: bool = False,
     scale: trees.Rules[float] | None = None,
+    approach: Approach | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Pulls constrained leaves towards their sets while the inner optimizer minimises the loss.
 
@@ -71,6 +73,8 @@ def admm(
       reset_inner: Start the inner optimizer afresh after each refresh, its step count and so its learning-rate
         schedule included; for the published coarse schedule, where Z jumps.
       scale: Glob to a positive factor on rho for single leaves, such as ``{"fc1/kernel": 10.0}``.
+      approach: How Z follows the projection at refreshes: `SoftProjection` or `RandomProjection`, for discrete sets;
+        None puts it there.
 
     Returns:
       An optax transform whose `update` needs `params`; its state is an `AdmmState`.
@@ -149,6 +153,8 @@ def admm(
             w1 = {path: landed(w[path], steps[path]) for path in w}
             v = {path: w1[path] + state.u[path] for path in w}
             z = {path: value.astype(w[path].dtype) for path, value in nearest(v, params).items()}
+            if approach is not None:
+                z = approach(v, z, state.z, {path: scales[path] * state.rho for path in w}, count)
             u = {path: v[path] - z[path] for path in w}
             rho1 = penalty(count)
             # With rho' = 0 no scaled dual can carry the multiplier, so U is left as it is.

@@ -14,7 +14,9 @@ from compressjax.quantizers import Codebook, Levels
 from compressjax.training import (
     LogSumL2,
     PNorm,
+    RandomProjection,
     Reweight,
+    SoftProjection,
     admm,
     gradual_freeze,
     gradual_magnitude,
@@ -34,6 +36,8 @@ TRANSFORMS = {
     "admm, joint": lambda inner: admm(inner, {"*kernel": Joint(Cardinality(4))}, rho=0.1, every=2),
     "admm, resetting": lambda inner: admm(inner, SPARSE, rho=0.1, every=2, reset_inner=True),
     "admm, levels": lambda inner: admm(inner, {"*kernel": Levels(1)}, rho=0.1, every=2),
+    "admm, soft": lambda inner: admm(inner, {"*kernel": Levels(1)}, rho=0.1, every=2, approach=SoftProjection(0.05)),
+    "admm, random": lambda inner: admm(inner, {"*kernel": Levels(1)}, rho=0.1, every=2, approach=RandomProjection(0.5)),
     "masked": lambda inner: masked(inner, {"fc/kernel": (jnp.arange(12) % 2 == 0).reshape(3, 4)}),
     "gradual_magnitude": lambda inner: gradual_magnitude(inner, SPARSE, begin=1, end=3, every=1),
     "gradual_freeze": lambda inner: gradual_freeze(inner, {"*kernel": Levels(1)}, fractions=(0.5, 1.0), every=2),
