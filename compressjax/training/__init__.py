@@ -5,17 +5,24 @@ inner optimizer, and the state is a NamedTuple of arrays, so that it jits, vmaps
 compression is plain composition: run one, project, run the next with the next rules.
 """
 
+from compressjax.training._acdc import AcdcState, acdc
 from compressjax.training._admm import AdmmState, admm
 from compressjax.training._admm_q import Approach, RandomProjection, SoftProjection
+from compressjax.training._dynamic_sparse import DynamicSparseState, dynamic_sparse
 from compressjax.training._gradual_freeze import GradualFreezeState, gradual_freeze
 from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude
 from compressjax.training._group_lasso import GroupLassoState, Reweight, group_lasso
 from compressjax.training._learned_levels import WithLevels, learned_levels, quantized, with_levels
 from compressjax.training._masked import MaskedState, masked
 from compressjax.training._powerprop import power, powerprop, root
+from compressjax.training._rewind import rewind
+from compressjax.training._rigl import rigl
 from compressjax.training._schedules import Coarse, coarse, geometric, half_cosine, staged
+from compressjax.training._set import set_
 from compressjax.training._sharpness import sharpness_aware
 from compressjax.training._slimming import slimming
+from compressjax.training._slots import reset_slots
+from compressjax.training._soft_threshold import SoftThreshold, soft_threshold, thresholded
 from compressjax.training._ssgd import LogSumL1, LogSumL2, Measure, PNorm, ssgd
 from compressjax.training._straight_through import straight_through
 from compressjax.training._ternary import (
@@ -29,9 +36,11 @@ from compressjax.training._ternary import (
 from compressjax.training._tied import TiedState, tied
 
 __all__ = [
+    "AcdcState",
     "AdmmState",
     "Approach",
     "Coarse",
+    "DynamicSparseState",
     "GradualFreezeState",
     "GradualMagnitudeState",
     "GroupLassoState",
@@ -43,12 +52,15 @@ __all__ = [
     "RandomProjection",
     "Reweight",
     "SoftProjection",
+    "SoftThreshold",
     "TernaryState",
     "TiedState",
     "Traffic",
     "WithLevels",
+    "acdc",
     "admm",
     "coarse",
+    "dynamic_sparse",
     "geometric",
     "gradual_freeze",
     "gradual_magnitude",
@@ -59,15 +71,21 @@ __all__ = [
     "power",
     "powerprop",
     "quantized",
+    "reset_slots",
+    "rewind",
+    "rigl",
     "root",
+    "set_",
     "sharpness_aware",
     "slimming",
+    "soft_threshold",
     "ssgd",
     "staged",
     "straight_through",
     "ternarize",
     "ternary_gradients",
     "ternary_mean",
+    "thresholded",
     "tied",
     "traffic",
     "with_levels",

@@ -5,11 +5,13 @@ An optax transform does not see the weight after the step, only the update that 
 floating point: ``w + (-w) == 0.0`` whatever ``w`` is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from compressjax import trees
 
 Number = float | Float[Array, ""]
 Schedule = Callable[[Int[Array, ""]], Number]  # of the optimizer step count
@@ -59,6 +61,18 @@ def hold(
     """
     held = jnp.where(jnp.isnan(silenced), silenced.astype(param.dtype), jnp.asarray(target, param.dtype) - param)
     return jnp.where(free, update, held)
+
+
+def own_masks(name: str, masks: Mapping[str, Bool[Array, "..."]], params: trees.Tree) -> dict[str, Bool[Array, "..."]]:
+    """Checked copies of the masks, so that donating the state does not invalidate the caller's."""
+    shapes = trees.shapes(params)
+    for path, mask in masks.items():
+        if path in shapes and jnp.shape(mask) != shapes[path]:
+            raise ValueError(
+                f"{name}: the mask of {path!r} has shape {jnp.shape(mask)}, "
+                f"the leaf has {shapes[path]}; give one entry per weight."
+            )
+    return {path: jnp.array(mask, dtype=bool) for path, mask in masks.items()}
 
 
 def require_params(params: Any, name: str) -> None:

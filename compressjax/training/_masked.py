@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Bool
 
 from compressjax import trees
-from compressjax.training._common import hold, require_params, silence
+from compressjax.training._common import hold, own_masks, require_params, silence
 
 
 class MaskedState(NamedTuple):
@@ -59,15 +59,7 @@ def masked(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: trees.Tree) -> MaskedState:
-        known = trees.leaves(params)
-        for path, mask in masks.items():
-            if path in known and jnp.shape(mask) != jnp.shape(known[path]):
-                raise ValueError(
-                    f"masked: the mask of {path!r} has shape {jnp.shape(mask)}, "
-                    f"the leaf has {jnp.shape(known[path])}; give one entry per weight."
-                )
-        # Copies, so that donating the state does not invalidate the caller's masks.
-        own = {path: jnp.array(mask, dtype=bool) for path, mask in masks.items()}
+        own = own_masks("masked", masks, params)
         return MaskedState(own, inner.init(trees.map_leaves(_zeroed, params, own)))
 
     def update_fn(

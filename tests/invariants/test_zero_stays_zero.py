@@ -3,6 +3,8 @@
 A new optimizer or a new transform is tested by adding one row.
 """
 
+from itertools import pairwise, product
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +16,15 @@ from compressjax.quantizers import Codebook, Levels
 from compressjax.training import (
     PNorm,
     Reweight,
+    acdc,
     admm,
     gradual_freeze,
     gradual_magnitude,
     group_lasso,
     masked,
     powerprop,
+    rigl,
+    set_,
     slimming,
     ssgd,
     ternary_gradients,
@@ -68,6 +73,19 @@ TRANSFORMS = {
     "masked ssgd of updates": lambda inner: masked(ssgd(inner, {"*kernel": PNorm(0.5)}, scale="updates"), MASKS),
     "masked tied levels": lambda inner: masked(tied(inner, {"*kernel": Codebook(2)}), MASKS),
 }
+
+
+MOVING = {
+    "rigl": lambda inner: rigl(inner, MASKS, every=2, end=9),
+    "set": lambda inner: set_(inner, MASKS, jax.random.key(0), every=1, end=9),
+    "acdc": lambda inner: acdc(inner, RULES, boundaries=(1, 3, 4)),
+}
+QUICK = [
+    ("rigl", "sgd with momentum and decay"),
+    ("rigl", "adam without epsilon"),
+    ("set", "lion"),
+    ("acdc", "adafactor"),
+]
 
 
 def start_and_target():
@@ -121,6 +139,23 @@ def test_every_transform_keeps_the_zeros_of_a_mask(transform, optimizer):
         for kernel in kernels(params):
             assert np.all(kernel[PRUNED] == 0.0)
             assert np.all(np.isfinite(kernel))
+
+
+@pytest.mark.parametrize(
+    ("transform", "optimizer"),
+    [pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow) for pair in product(MOVING, OPTIMIZERS)],
+)
+def test_what_no_mask_keeps_is_zero_while_masks_move(transform, optimizer):
+    start, target = start_and_target()
+    seen = []
+    for params, state in run(MOVING[transform](OPTIMIZERS[optimizer]()), start, target):
+        for path, kernel in zip(MASKS, kernels(params), strict=True):
+            mask = np.asarray(state.masks[path])
+            assert np.all(kernel[~mask] == 0.0)
+            assert np.all(np.isfinite(kernel))
+            assert mask.sum() in ((5, 24) if transform == "acdc" else (8,))
+        seen.append(mask)
+    assert any(np.any(after & ~before) for before, after in pairwise(seen)), "nothing was revived"
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -17,12 +17,15 @@ from compressjax.training import (
     RandomProjection,
     Reweight,
     SoftProjection,
+    acdc,
     admm,
     gradual_freeze,
     gradual_magnitude,
     group_lasso,
     masked,
     powerprop,
+    rigl,
+    set_,
     slimming,
     ssgd,
     ternary_gradients,
@@ -31,14 +34,16 @@ from compressjax.training import (
 
 SPARSE = {"*kernel": Cardinality(4)}
 KERNEL = [whole("kernel", {"fc": {"kernel": jax.ShapeDtypeStruct((3, 4), jnp.float32)}}, "*")]
+SOME = (jnp.arange(12) % 2 == 0).reshape(3, 4)
 TRANSFORMS = {
+    "acdc": lambda inner: acdc(inner, SPARSE, boundaries=(1, 2, 3)),
     "admm": lambda inner: admm(inner, SPARSE, rho=lambda t: 0.1 + 0.1 * t, every=2),
     "admm, joint": lambda inner: admm(inner, {"*kernel": Joint(Cardinality(4))}, rho=0.1, every=2),
     "admm, resetting": lambda inner: admm(inner, SPARSE, rho=0.1, every=2, reset_inner=True),
     "admm, levels": lambda inner: admm(inner, {"*kernel": Levels(1)}, rho=0.1, every=2),
     "admm, soft": lambda inner: admm(inner, {"*kernel": Levels(1)}, rho=0.1, every=2, approach=SoftProjection(0.05)),
     "admm, random": lambda inner: admm(inner, {"*kernel": Levels(1)}, rho=0.1, every=2, approach=RandomProjection(0.5)),
-    "masked": lambda inner: masked(inner, {"fc/kernel": (jnp.arange(12) % 2 == 0).reshape(3, 4)}),
+    "masked": lambda inner: masked(inner, {"fc/kernel": SOME}),
     "gradual_magnitude": lambda inner: gradual_magnitude(inner, SPARSE, begin=1, end=3, every=1),
     "gradual_freeze": lambda inner: gradual_freeze(inner, {"*kernel": Levels(1)}, fractions=(0.5, 1.0), every=2),
     "group_lasso": lambda inner: group_lasso(inner, {"*kernel": Filters()}, lambda t: 0.1 * t, step_size=0.1),
@@ -46,11 +51,13 @@ TRANSFORMS = {
     "group_lasso, reweighted": lambda inner: group_lasso(
         inner, {"*kernel": BlockRows(2)}, 0.2, step_size=0.1, reweight=Reweight(every=2)
     ),
+    "rigl": lambda inner: rigl(inner, {"fc/kernel": SOME}, every=2, end=9),
+    "set": lambda inner: set_(inner, {"fc/kernel": SOME}, jax.random.key(0), every=2, end=9),
     "slimming": lambda inner: slimming(inner, 0.5, step_size=0.1, scales=("*kernel",)),
+    "ternary_gradients": lambda inner: ternary_gradients(inner, jax.random.key(0), {"*kernel": 2.5}),
     "powerprop": lambda inner: powerprop(inner, {"*kernel": 2.0}),
     "ssgd": lambda inner: ssgd(inner, {"*kernel": PNorm(1.0)}),
     "ssgd, updates": lambda inner: ssgd(inner, {"*kernel": LogSumL2(0.1)}, scale="updates", clip=2.0),
-    "ternary_gradients": lambda inner: ternary_gradients(inner, jax.random.key(0), {"*kernel": 2.5}),
     "tied, codebook": lambda inner: tied(inner, {"*kernel": Codebook(2)}),
     "tied, levels": lambda inner: tied(inner, {"*kernel": Levels(2)}),
 }
