@@ -85,7 +85,7 @@ def conv(
         )
         return Epilogue(activation, out_dtype)(product, bias)
     if _gathers(x, w, window, out, how):
-        place = _Place(window, tuple(strides), tuple(pads), tuple(dilation), tuple(out))
+        place = _Place(window, strides, (pads[0], pads[1]), dilation, (out[0], out[1]))
         return _native(place, Epilogue(activation, jnp.dtype(how.get("out_dtype") or x.dtype)), x, weights, bias)
     return matmul(patches(x, window, strides, padding, dilation), w, bias, activation, **how)
 
@@ -96,9 +96,9 @@ class _Place:
 
     window: tuple[int, int]
     strides: tuple[int, int]
-    pads: tuple[tuple[int, int], ...]
+    pads: tuple[tuple[int, int], tuple[int, int]]
     dilation: tuple[int, int]
-    out: tuple[int, ...]
+    out: tuple[int, int]
 
 
 def _gathers(x: Array, w: Format | Prepared, window: tuple[int, int], out: Sequence[int], how: dict[str, Any]) -> bool:
@@ -117,8 +117,8 @@ def _gathers(x: Array, w: Format | Prepared, window: tuple[int, int], out: Seque
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _native(place: _Place, epilogue: Epilogue, x: Array, w: BlockSparse, bias: Array | None) -> Array:
-    before, how = tuple(low for low, _ in place.pads), (place.window, place.strides, place.dilation)
-    return native.conv(x, w, bias, epilogue, *how, before, place.out)
+    before = place.pads[0][0], place.pads[1][0]
+    return native.conv(x, w, bias, epilogue, place.window, place.strides, place.dilation, before, place.out)
 
 
 def _native_forward(place: _Place, epilogue: Epilogue, *operands: Any) -> tuple[Array, Any]:
