@@ -39,6 +39,7 @@ class Phase:
       end: Trained parameters -> parameters to hand on.
       artifact: Name of the file to write at the end, if any.
       distill: Whether the dense network teaches this phase.
+      inside: network -> what is trained and judged in its place, such as the same network with quantizers inside.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Phase:
     end: Callable[[Params], Params] = lambda params: params
     artifact: str | None = None
     distill: bool = True
+    inside: Callable[[Model], Any] = lambda model: model
 
 
 def plan(config: Config, model: Model, load: Callable[[str], Params]) -> list[Phase]:

@@ -160,8 +160,9 @@ class Run(Generic[C]):
             base = phase.begin(arrays["params"])
             model = self.network(base)
         base = jax.tree.map(jnp.asarray, base)
+        trained = phase.inside(model)
         trainer = Trainer(
-            model,
+            trained,
             phase.optimizer(base, steps),
             self.data.train,
             sampler,
@@ -175,13 +176,13 @@ class Run(Generic[C]):
         if begin:
             carry = unflatten(carry, arrays["carry"])
         else:
-            self._record(model, phase, carry, 0, steps, per_epoch, notes)
+            self._record(trained, phase, carry, 0, steps, per_epoch, notes)
         bar = self._bar(phase.name, steps, begin)
         for end in events(begin, steps, config.log_every * per_epoch, config.checkpoint_every * per_epoch):
             carry = trainer.run(carry, begin, end)
             bar.update(end - begin)
             if end == steps or end % (config.log_every * per_epoch) == 0:
-                values = self._record(model, phase, carry, end, steps, per_epoch)
+                values = self._record(trained, phase, carry, end, steps, per_epoch)
                 bar.set_postfix(validation=f"{values['validation_accuracy']:.4f}", loss=f"{values['loss']:.4f}")
                 carry = carry._replace(loss=jnp.zeros_like(carry.loss))
             number += end - begin

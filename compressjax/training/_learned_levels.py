@@ -16,6 +16,7 @@ Reference: Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv 1902
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from compressjax import trees
@@ -56,7 +57,7 @@ def with_levels(params: trees.Tree, rules: Rules) -> WithLevels:
     {'fc/kernel': Array(4., dtype=float32)}
     """
     known = trees.leaves(params)
-    starts = {path: rule.start(known[path]) for path, rule in _learned(rules, params).items()}
+    starts = {path: rule.start(jnp.asarray(known[path])) for path, rule in _learned(rules, params).items()}
     return WithLevels(params, {path: start for path, start in starts.items() if start is not None})
 
 
@@ -82,6 +83,7 @@ def quantized(trained: WithLevels, rules: Rules) -> trees.Tree:
 
     def one(leaf: Array, rule: tuple[str, Learnable | Constraint]) -> Array:
         path, quantizer = rule
+        leaf = jnp.asarray(leaf)
         if not isinstance(quantizer, Learnable):
             return fake_quantize(leaf, quantizer)
         if path not in trained.levels and quantizer.start(leaf) is not None:

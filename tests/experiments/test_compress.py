@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compressjax import data, storage, trees, zoo
-from experiments import compress, cuts, cutting, phases, schema
+from experiments import compress, cuts, cutting, phases, schema, schemes
 from experiments.fitting import accuracy
 from experiments.schema import Admm, Distill, Fit, Quantize
 from experiments.workdir import Workdir, read_metrics
@@ -194,6 +194,8 @@ def test_every_config_is_valid_in_every_profile(path):
         if isinstance(config, cuts.ShrinkConfig):
             cuts.check(config)
             cutting.Knife(config, zoo.build(config.model), None).check()
+        elif isinstance(config, schemes.LowPrecisionConfig):
+            schemes.check(config)
         else:
             schema.check(config)
             phases.preflight(config, zoo.build(config.model))
