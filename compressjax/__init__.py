@@ -5,6 +5,7 @@ The library is a house of rooms, each importable by itself::
     what is allowed         projections, quantizers     sets of tensors with exact Euclidean projections
     what matters            scores, masks               saliencies, and the masks a budget makes of them
     how training gets there training                    optax gradient transformations
+    or calibration data     oneshot                     layer-wise solvers, streamed through a network
     what ships              storage                     bytes, and an account of every one of them
                             runtime                     packed networks that multiply in their packed form
     what it costs           cost                        counts from the jaxpr, modelled and measured platforms
@@ -29,6 +30,7 @@ __all__ = [
     "data",
     "interop",
     "masks",
+    "oneshot",
     "projections",
     "quantizers",
     "runtime",

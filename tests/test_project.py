@@ -28,6 +28,7 @@ ROOMS = [
     "masks",
     "training",
     "channels",
+    "oneshot",
     "cost",
     "storage",
     "runtime",

@@ -26,6 +26,7 @@ from compressjax.quantizers._learned_clip import LearnedClip, pact
 from compressjax.quantizers._learned_codebook import LearnedCodebook, lookup
 from compressjax.quantizers._learned_step import LearnedStep, lsq
 from compressjax.quantizers._levels import Levels
+from compressjax.quantizers._per_output import PerOutput
 from compressjax.quantizers._power_of_two import PowerOfTwo
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "LearnedCodebook",
     "LearnedStep",
     "Levels",
+    "PerOutput",
     "PowerOfTwo",
     "Quantizer",
     "Seen",

@@ -1,6 +1,6 @@
 """Saliency scores: what matters; larger means more worth keeping.
 
-`magnitude`, `snip`, `grasp` and `synflow` score single weights and return a leaf dictionary.  The others score
+`magnitude`, `wanda`, `snip`, `grasp` and `synflow` score single weights and return a leaf dictionary.  The others score
 the members of coupled groups (channels, heads, layers) and return a dictionary from group name to vector; they add over
 all places of the groups that they are given, so select first: ``l2(params, producers(groups, params))`` sees only the
 kernels that make a channel.
@@ -16,6 +16,7 @@ from compressjax.scores._scale import norm_scale
 from compressjax.scores._snip import snip
 from compressjax.scores._synflow import synflow
 from compressjax.scores._taylor import TaylorSums, taylor, taylor_add, taylor_mean, taylor_start
+from compressjax.scores._wanda import wanda
 
 __all__ = [
     "TaylorSums",
@@ -33,4 +34,5 @@ __all__ = [
     "taylor_add",
     "taylor_mean",
     "taylor_start",
+    "wanda",
 ]
