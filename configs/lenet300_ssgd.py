@@ -49,14 +49,14 @@ def get_config(profile: str = "full") -> CurvesConfig:
         config.ratios = (2.0, 10.0)
     elif profile == "lenet5":
         config.model = "lenet5"
-        config.pretrain.epochs = 4
+        config.pretrain.epochs = 3
         config.candidates = (
-            Candidate("sgd"),
-            Candidate("l1", 3e-4),
-            Candidate("powerprop", 2.0, learning_rate=0.3),
+            Candidate("sgd", learning_rate=0.1),
+            Candidate("l1", 1e-3),
+            Candidate("powerprop", 3.0, learning_rate=0.3),
             Candidate("ssgd_log_l2", 1e-4),
             Candidate("ssgd_log_l1", 1e-2),
-            Candidate("ssgd_p", 1.0),
+            Candidate("ssgd_p", 0.5),
         )
     elif profile != "full":
         raise ValueError(f"Unknown profile {profile!r}; choose full, lenet5 or tiny.")
