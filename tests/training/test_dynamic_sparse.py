@@ -62,8 +62,8 @@ def planted(key, rows=120, size=40, support=6):
 
 MAKERS = {
     "static": lambda inner, alive, key: masked(inner, alive),
-    "set": lambda inner, alive, key: set_(inner, alive, key, every=10, end=150),
-    "rigl": lambda inner, alive, key: rigl(inner, alive, every=10, end=150),
+    "set": lambda inner, alive, key: set_(inner, alive, key, every=10, end=200),
+    "rigl": lambda inner, alive, key: rigl(inner, alive, every=10, end=200),
 }
 
 
