@@ -1,12 +1,12 @@
 """Speed of packed products against dense ones, as ratios within one run.
 
-    python -m experiments.bench_kernels [--suite=cpu|gpu] [--what=all|forms|choice|networks] [--calibrate] [--out=F]
+    python -m experiments.bench_kernels [--suite=cpu|gpu|tpu] [--what=all|forms|choice|networks] [--calibrate] [--out=F]
 
 "forms": every form of a block-sparse product over patterns, densities and sizes, in turn with the two dense layouts of
 the same weights; the speed-up is over the better of the two.  "choice": what `prepare` chooses, on other patterns.
 "networks": whole networks at 90 %, beside convolutions and beside dense products of patches.  ``--calibrate`` writes
 the measurements of the forms into the package, where `prepare` finds them.  Beside F a plot of the forms is
-written.  ``--suite=gpu`` runs `experiments.bench_gpu` on the GPU at hand.
+written.  The other suites are `experiments.bench_device`, on the device at hand.
 """
 
 import functools
@@ -212,14 +212,14 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
     if given.calibrate and (given.small or given.what not in ("all", "forms")):
         raise app.UsageError("--calibrate needs the forms measured at full size: leave out --small and --what.")
-    if given.suite == "gpu":
-        from experiments import bench_gpu
+    if given.suite != "cpu":
+        from experiments import bench_device
 
         try:
-            record = bench_gpu.measure()
+            record = bench_device.measure(given.suite)
         except ValueError as error:
             raise app.UsageError(str(error)) from error
-        print(bench_gpu.to_text(record))
+        print(bench_device.to_text(record))
         if given.out:
             Path(given.out).write_text(json.dumps(record, indent=1) + "\n")
         return
@@ -239,7 +239,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "What to measure on.")
+    flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu", "tpu"], "What to measure on.")
     flags.DEFINE_bool("small", False, "Tiny sizes, to see that it runs.")
     flags.DEFINE_enum("what", "all", ["all", "forms", "choice", "networks"], "Which part.")
     flags.DEFINE_bool("calibrate", False, "Let prepare go by these measurements from now on.")

@@ -1,4 +1,4 @@
-"""Speed and correctness of the Hopper kernels on a GPU: ``python -m experiments.bench_gpu [--out=DIR]``.
+"""Speed and correctness of the kernels on a GPU or TPU: ``python -m experiments.bench_kernels --suite=gpu``, or tpu.
 
 First every kernel is compared with dense float32.  Then every product is timed beside dense bfloat16 ones of the same
 size, in both layouts of the weights, and the ratio to the faster is what counts.  The variants of a size take turns
@@ -10,19 +10,15 @@ The most telling sizes come first; what does not fit the time is listed as left 
 """
 
 import itertools
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 
 import pallas_kernels as pk
 from pallas_kernels._interface import Epilogue
@@ -43,7 +39,7 @@ class Size:
       blocks: Their sizes.
       bits: Of the quantized variants; a block-sparse one of each at the lowest density joins them.
       gradients: Whether to time the gradients too, at the lowest density but one.
-      cuts: Whether to time other cuts than the default.
+      cuts: Whether to time other cuts than the default, which Hopper's kernels have.
     """
 
     rows: int
@@ -98,8 +94,15 @@ class Config:
     @property
     def how(self) -> dict[str, Any]:
         """Arguments of every product."""
-        platform = "gpu" if self.implementation == "mosaic_gpu" and not self.interpret else None
+        platform = None if self.interpret else {"mosaic_gpu": "gpu", "mosaic_tpu": "tpu"}.get(self.implementation)
         return {"implementation": self.implementation, "platform": platform, "interpret": self.interpret}
+
+
+CONFIGS = {
+    "gpu": Config(),
+    # Smaller blocks do not fill a TPU's tiles.
+    "tpu": Config(tuple(replace(size, cuts=False, blocks=(128,)) for size in SIZES), implementation="mosaic_tpu"),
+}
 
 
 TINY = Config((Size(8, 128, (0.5,), (64,), (8,)),), (5,), 128, 2, 1e9, interpret=True, most_copies=1)
@@ -183,7 +186,7 @@ def code_weights(shape: tuple[int, ...], bits: int, key: Any, group: int | None 
 def _checks(config: Config) -> Iterator[dict[str, Any]]:
     """Every kernel against dense float32: relative Frobenius errors."""
     key, width, relu = jax.random.key(0), config.check_width, jax.nn.relu
-    block_sizes = [block for block in (64, 128) if block <= width // 2]
+    block_sizes = sorted({block for size in config.sizes for block in size.blocks if block <= width // 2})
     weights: dict[str, Any] = {f"blocks {b}": block_weights(width, b, 0.3, key) for b in block_sizes}
     for bits in (8, 4):
         weights[f"int{bits}"] = code_weights((width, width), bits, key)
@@ -409,31 +412,18 @@ def to_text(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def measure() -> dict[str, Any]:
-    """The record of the GPU at hand.
+def measure(platform: str) -> dict[str, Any]:
+    """The record of the device at hand.
+
+    Args:
+      platform: "gpu" or "tpu".
 
     Raises:
       ValueError: If there is none.
     """
-    if jax.default_backend() != "gpu":
-        raise ValueError("There is no GPU here; experiments.aot_cuda compiles the kernels without one.")
-    return run(Config())
-
-
-def main(argv: list[str]) -> None:
-    """Flag shell around `measure`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-    try:
-        record = measure()
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
-    folder = Path(flags.FLAGS.out or os.environ.get("OUT", "results"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench_gpu.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(to_text(record))
-
-
-if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "folder for bench_gpu.json; default: $OUT, or results")
-    app.run(main)
+    if jax.default_backend() != platform:
+        compiler = {"gpu": "aot_cuda", "tpu": "aot_tpu"}[platform]
+        raise ValueError(
+            f"There is no {platform.upper()} here; experiments.{compiler} compiles the kernels without one."
+        )
+    return run(CONFIGS[platform])
