@@ -73,7 +73,7 @@ def population_matmul(x: Float[Array, "... K"], population: Population, **how: A
     Args:
       x: [..., K] if the inputs are shared, [P, ..., K] otherwise.
       population: Made by `stack`.
-      **how: As for `matmul`.
+      **how: As for `matmul`; a bias has [P * N] entries, member by member.
 
     Returns:
       One result per member, stacked in front.

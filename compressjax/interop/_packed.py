@@ -228,10 +228,12 @@ def packed_nnx(model: nnx.Module, params: Any) -> nnx.Module:
         replacement = PackedLayer(layer, leaf, owner)
         if not owner:
             return replacement
-        above, _, last = owner.rpartition("/")
-        parent = modules[above]
-        if isinstance(parent, nnx.List):
-            parent[int(last)] = replacement
-        else:
-            setattr(parent, last, replacement)
+        for parent in modules.values():  # a layer may be shared: it is one, wherever it stands
+            if isinstance(parent, nnx.List):
+                for i, member in enumerate(parent):
+                    if member is layer:
+                        parent[i] = replacement
+            else:
+                for place in [place for place, member in vars(parent).items() if member is layer]:
+                    setattr(parent, place, replacement)
     return copy

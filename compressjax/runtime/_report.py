@@ -79,7 +79,7 @@ def report(tree: trees.Tree, *, batch: int = 1, platform: str | None = None) -> 
 
     Args:
       tree: What `pack` returned.
-      batch: Columns of the products, where no implementation was chosen when packing.
+      batch: Rows of the products, where no implementation was chosen when packing.
       platform: "cpu", "gpu" or "tpu", for the same leaves; default: JAX's default backend.
 
     Returns:

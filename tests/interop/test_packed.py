@@ -122,6 +122,19 @@ def test_nnx_layers_are_replaced_by_path():
     assert error(gradient, wanted_gradient) < 1e-5
 
 
+def test_a_shared_layer_stays_one_wherever_it_stands():
+    class Twice(nnx.Module):
+        def __init__(self):
+            self.here = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+            self.there = nnx.List([jax.nn.relu, self.here])
+
+    model = Twice()
+    packed = runtime.pack(interop.from_nnx(nnx.state(model, nnx.Param)), {"here/kernel": As()})
+    copy = interop.packed_nnx(model, packed)
+    assert isinstance(copy.here, interop.PackedLayer)
+    assert copy.there[1] is copy.here
+
+
 def test_dense_leaves_are_taken_over():
     model, packed = branches()
     packed["first"]["bias"] = packed["first"]["bias"] + 1
