@@ -18,6 +18,8 @@ When is the integer path the fake-quantized float path, bit for bit?  Let M be `
                                       where the exact value lies within that rounding of a border between two codes
     M >= 2^31                         int32 may overflow: use fewer bits
 
+Operands of 8 bits are also exact in the TensorFloat-32 and bfloat16 passes of matrix units, which sum in float32.
+
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 CVPR 2018 (arXiv 1712.05877), without its zero points: codes here are symmetric, or unsigned after a ReLU.
 """

@@ -80,7 +80,8 @@ def ternary_mean(
     """The mean over workers of their ternarized gradients, for use inside `jax.shard_map`.
 
     Every worker draws with a key of its own, the codes are summed as integers, and the scale is the largest of all.
-    Under `jax.vmap` with the same axis name it does the same on one device.
+    Under `jax.vmap` with the same axis name it does the same on one device.  Where `jax.grad` is taken inside of
+    `jax.shard_map`, pass that ``check_vma=False``: by default it sums gradients of replicated parameters by itself.
 
     Args:
       gradients: This worker's, of its share of the batch.

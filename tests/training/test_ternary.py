@@ -1,6 +1,7 @@
 """Ternary gradients: hand cases, unbiasedness, workers on a mesh and on one device, bytes."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,28 @@ def test_a_mesh_and_one_device_do_the_same():
     votes = np.asarray(on_mesh["kernel"][0]) / np.abs(local["kernel"]).max() * workers
     np.testing.assert_allclose(votes, np.round(votes), atol=1e-5)
     assert len(np.unique(np.round(votes))) > 3  # sums of both workers' own draws
+
+
+def test_gradients_taken_on_the_mesh_are_averaged_and_travel_as_bytes():
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    everywhere, shards = PartitionSpec(), PartitionSpec("data")
+
+    def shard(params, x, key):
+        gradients = jax.grad(lambda params: jnp.sum(params["w"] * x[0] + params["b"]))(params)
+        return ternary_mean(gradients, key, "data", {"w": math.inf, "b": None})
+
+    step = jax.jit(
+        jax.shard_map(
+            shard, mesh=mesh, in_specs=(everywhere, shards, everywhere), out_specs=everywhere, check_vma=False
+        )
+    )
+    # Entries of one magnitude are ternary already, so that there is no noise: the mean of both workers, not their sum.
+    x = jnp.array([[2.0, -2.0, 2.0], [2.0, 2.0, -2.0]])
+    operands = {"w": jnp.ones(3), "b": jnp.zeros(())}, x, KEY
+    mean = step(*operands)
+    np.testing.assert_array_equal(mean["w"], [2.0, 0.0, 0.0])
+    assert float(mean["b"]) == 3.0
+    assert re.search(r"all_reduce.*?tensor<3xi8>", step.lower(*operands).as_text(), re.DOTALL)
 
 
 def test_the_result_is_replicated_without_a_worker_axis():
