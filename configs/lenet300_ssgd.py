@@ -41,8 +41,6 @@ def get_config(profile: str = "full") -> CurvesConfig:
         config.candidates = (
             Candidate("sgd"),
             Candidate("l1", 1e-2),
-            Candidate("powerprop", 2.0, learning_rate=0.3),
-            Candidate("ssgd_log_l1", 1e-2),
             Candidate("ssgd_p", 1.5),
             Candidate("ssgd_p", 1.0),
         )

@@ -59,7 +59,6 @@ def section(records: Sequence[Record]) -> str:
         ("Files", to_markdown(file_rows(pruned))),
         ("Ablation: dual rescaled or not", to_markdown(ablation_rows(pruned))),
         ("Channels", cut_records.to_markdown(cut)),
-        ("Pruned without retraining", curve_records.to_markdown(curves)),
     ):
         if table:
             parts.append(f"**{title}**\n\n{table}")
@@ -75,6 +74,7 @@ def section(records: Sequence[Record]) -> str:
                 "no unseen one there."
             )
     if curves:
+        parts.append(f"**Pruned without retraining**\n\n{curve_records.to_markdown(curves)}")
         parts.append(
             "Trained from scratch as named, then pruned by magnitude over all kernels together: test accuracy, mean ± "
             "sample standard deviation over seeds; the numbers of each method were chosen on validation images."

@@ -71,5 +71,5 @@ def test_the_readme_section_holds_both_kinds():
 
 def test_a_record_of_neither_kind_is_refused(tmp_path):
     (tmp_path / "net-seed0.json").write_text('{"dense": {}}')
-    with pytest.raises(ValueError, match="'stages' or 'cuts'"):
+    with pytest.raises(ValueError, match="'stages', 'cuts' or 'curves'"):
         results.load(tmp_path)

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,7 +27,7 @@ def finished(tmp_path_factory):
 
 def test_every_method_is_reported_at_every_ratio(finished):
     _, found = finished
-    assert [curve["method"] for curve in found["curves"]] == ["sgd", "l1", "powerprop", "ssgd_log_l1", "ssgd_p"]
+    assert [curve["method"] for curve in found["curves"]] == ["sgd", "l1", "ssgd_p"]
     for curve in found["curves"]:
         assert [point["ratio"] for point in curve["points"]] == [1.0, 2.0, 10.0]
         for point in curve["points"][1:]:
@@ -116,16 +117,17 @@ class Stopped(Exception):
     """The run was killed."""
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, monkeypatch):
     config = CurvesConfig(
         model="lenet300",
         pretrain=Fit(epochs=1, optimizer="sgd", learning_rate=0.05),
         seeds=2,
-        candidates=(Candidate("sgd"), Candidate("ssgd_p", 1.0)),
+        candidates=(Candidate("sgd"),),
         ratios=(5.0,),
     )
     expected = ssgd.run(config, tmp_path / "whole", progress=False)
-    write, calls = Workdir.write, iter(range(3))
+    write, calls = Workdir.write, iter(range(1))
 
     def failing(self, name, contents):
         if next(calls, None) is None:
@@ -184,10 +186,29 @@ def test_the_best_of_a_column_is_bold():
     assert table[5] == "| SGD (learning rate 0.1) | 80.00 % |"
 
 
+@pytest.mark.parametrize(
+    ("method", "value", "scales"),
+    [
+        ("sgd", 0.0, lambda w: np.ones_like(w)),
+        ("powerprop", 2.0, lambda w: 4 * w),  # to first order alpha^2 w^(2 - 2 / alpha)
+        ("ssgd_log_l2", 1e-2, lambda w: (w**2 + 1e-2) / np.mean(w**2 + 1e-2)),
+        ("ssgd_log_l1", 1e-1, lambda w: (w + 1e-1) ** 2 / np.mean((w + 1e-1) ** 2)),
+        ("ssgd_p", 0.5, lambda w: (w + 1e-3) ** 1.5 / np.mean((w + 1e-3) ** 1.5)),
+    ],
+)
+def test_every_method_is_what_it_is_called(method, value, scales):
+    w = np.array([[0.1, 0.3, 1.0]], np.float32)
+    params = {"fc": {"kernel": jnp.asarray(w), "bias": jnp.ones(3)}}
+    transform = ssgd.optimizer(Candidate(method, value), Fit(optimizer="sgd", learning_rate=1e-3), 10)
+    updates, _ = transform.update(jax.tree.map(jnp.ones_like, params), transform.init(params), params)
+    # The first step of Nesterov momentum 0.9 is 1.9 gradients.
+    np.testing.assert_allclose(updates["fc"]["kernel"], -1.9e-3 * scales(w), rtol=0.02)
+    np.testing.assert_allclose(updates["fc"]["bias"], -1.9e-3 * np.ones(3), rtol=1e-5)
+
+
 def test_adam_gets_its_scales_after_it():
-    params = {"fc": {"kernel": np.array([[0.1, 1.0]], np.float32)}}
-    fit = Fit(optimizer="adam", learning_rate=0.1)
-    transform = ssgd.optimizer(Candidate("ssgd_p", 1.0), fit, 10)
-    updates, _ = transform.update(jax.tree.map(np.ones_like, params), transform.init(params), params)
+    params = {"fc": {"kernel": jnp.array([[0.1, 1.0]])}}
+    transform = ssgd.optimizer(Candidate("ssgd_p", 1.0), Fit(optimizer="adam", learning_rate=0.1), 10)
+    updates, _ = transform.update(jax.tree.map(jnp.ones_like, params), transform.init(params), params)
     step = updates["fc"]["kernel"][0]
     assert step[1] / step[0] > 5
