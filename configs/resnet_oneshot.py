@@ -4,7 +4,7 @@
     --config=configs/resnet_oneshot.py:decoder    a decoder of two layers with random weights, on random tokens
     --config=configs/resnet_oneshot.py:tiny       LeNet-300-100 with random weights on the embedded digits
 
-Calibration: 1,024 training images, or 64 sequences of 128 tokens.  The first and the last layer stay dense.
+Calibration: 512 training images, or 64 sequences of 128 tokens.  The first and the last layer stay dense.
 """
 
 from experiments.oneshot_config import OneshotConfig
@@ -13,7 +13,7 @@ from experiments.oneshot_config import OneshotConfig
 def get_config(profile: str = "full") -> OneshotConfig:
     """Profiles: full, decoder and tiny."""
     if profile == "full":
-        return OneshotConfig(fixed=("conv0/kernel", "fc/kernel"))
+        return OneshotConfig(calibration=512, fixed=("conv0/kernel", "fc/kernel"))
     if profile == "decoder":
         return OneshotConfig(
             model="decoder",

@@ -6,7 +6,6 @@ what enters the layer, and one of the library's constraints.  `compress` takes a
 
 from compressjax.oneshot._alps import alps
 from compressjax.oneshot._magnitude import magnitude
-from compressjax.oneshot._problem import Method
 from compressjax.oneshot._sparsegpt import sparsegpt
 from compressjax.oneshot._statistics import Statistics, add, output_error, shortage, start
 from compressjax.oneshot._stream import Layer, compress
@@ -14,7 +13,6 @@ from compressjax.oneshot._wanda import wanda
 
 __all__ = [
     "Layer",
-    "Method",
     "Statistics",
     "add",
     "alps",

@@ -1,8 +1,8 @@
 r"""ALPS: ADMM on the layer-wise problem, then conjugate gradients on the support it found.
 
-In units in which H has unit diagonal (W <- diag(H)^1/2 W), with A = (H + rho I)^-1 and U the scaled dual::
+In units in which H has unit diagonal (W <- diag(H)^1/2 W), with U the scaled dual::
 
-    W <- W0 + rho A (D - W0 - U)          minimises  ||X (W - W0)||^2 + rho ||W - D + U||^2
+    W <- W0 + rho (H + rho I)^-1 (D - W0 - U)      minimises  ||X (W - W0)||^2 + rho ||W - D + U||^2
     D <- project(W + U)
     U <- U + W - D
 
@@ -11,7 +11,8 @@ stays; if the support did not move at first, rho was too large, and the search s
 weights on the support minimise the objective by conjugate gradients, whose preconditioner, diag(H), is the identity in
 these units.
 
-A changes only with rho: one Cholesky factorization per change, one matrix product per step.
+The matrix changes only with rho: one Cholesky factorization per change.  A step is then two triangular solves, as many
+operations as one product with an inverse, which need not be formed.
 
 Source: Meng, Behdin, Wang, Mazumder, "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large Language
 Models", NeurIPS 2024 (arXiv 2406.07831).
@@ -117,11 +118,10 @@ def _solve(
 
     def three_steps(state: _State) -> _State:
         factor = jax.scipy.linalg.cho_factor(h + state.rho * eye, lower=True)
-        inverse = state.rho * jax.scipy.linalg.cho_solve(factor, eye)
 
         def step(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             d, u, _ = carry
-            v = w0 + _product(inverse, d - w0 - u) + u
+            v = w0 + state.rho * jax.scipy.linalg.cho_solve(factor, d - w0 - u) + u
             support = sparsity.support(v)
             d = jnp.where(support, v, 0.0)
             return d, v - d, support

@@ -75,6 +75,7 @@ ROWS = [
     Row(q.Levels(3), DENSE),
     Row(q.Levels(3, scale=0.25), DENSE),
     Row(q.Binary(), DENSE),
+    Row(q.PerOutput(q.Binary(), 4), DENSE),
     Row(q.Ternary(), DENSE),
     Row(q.PowerOfTwo(2), DENSE),
     Row(q.PowerOfTwo(4), CONV),

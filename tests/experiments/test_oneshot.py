@@ -1,0 +1,88 @@
+"""The one-shot comparison end to end on the embedded digits, and the benchmark's own arithmetic."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs.resnet_oneshot import get_config
+from experiments import bench_oneshot, oneshot
+from experiments.oneshot_config import OneshotConfig, check
+
+
+def test_a_run_fills_the_table_and_resumes(tmp_path):
+    config = get_config("tiny")
+    config.methods, config.removed, config.fixed = ("magnitude",), (0.5,), ("fc1/kernel", "fc3/kernel")
+    report = oneshot.run(config, tmp_path)
+    assert [(cell["pattern"], cell["method"]) for cell in report["cells"]] == [
+        ("50 %", "magnitude"),
+        ("2:4", "magnitude"),
+    ]
+    assert all(cell["kept"] == report["weights"] // 2 for cell in report["cells"])
+    assert all("always zero" in cell["shortages"][0] for cell in report["cells"])
+    lines = oneshot.to_markdown(report).splitlines()
+    assert lines[0] == "| removed | magnitude |"
+    assert lines[2].startswith("| 50 % | ")
+    # Without its report the run takes its cells from the records, without computing anything.
+    (tmp_path / "report.json").unlink()
+    records = (tmp_path / "metrics.jsonl").read_text()
+    again = oneshot.run(config, tmp_path)
+    assert again["cells"] == report["cells"]
+    assert (tmp_path / "metrics.jsonl").read_text() == records
+    assert json.loads((tmp_path / "report.json").read_text())["config"]["model"] == "lenet300"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (OneshotConfig(methods=("luck",)), r"config.methods\[0\] is 'luck'"),
+        (OneshotConfig(calibration=100, batch_size=64), "multiple of batch_size 64"),
+        (OneshotConfig(removed=(1.0,)), "config.removed holds 1.0"),
+        (OneshotConfig(dataset=""), "no trained networks on random tokens"),
+        (OneshotConfig(load="somewhere"), "config.load is 'somewhere'"),
+    ],
+)
+def test_bad_configurations(config, words):
+    with pytest.raises(ValueError, match=words):
+        check(config)
+
+
+def test_profiles():
+    assert get_config("decoder").dataset == ""
+    check(get_config("decoder"))
+    check(get_config())
+    with pytest.raises(ValueError, match="Unknown profile"):
+        get_config("huge")
+
+
+def test_alps_agrees_with_its_numpy_version():
+    x, w = bench_oneshot.problem(24, 96)
+    errors = []
+    for method in ("magnitude", "alps", "alps_numpy"):
+        found = bench_oneshot.solve(method, x, w, 0.3)
+        assert np.count_nonzero(found) == int(0.3 * w.size)
+        errors.append(np.sum((x @ (found - w)) ** 2) / np.sum((x @ w) ** 2))
+    assert errors[1] == pytest.approx(errors[2], rel=0.05)
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_the_benchmark_says_whether_the_goal_is_met():
+    methods = [
+        {"method": name, "seconds": seconds, "peak_bytes": 1e6, "error": 0.1, "kept": 5}
+        for name, seconds in (("alps", 3.0), ("alps_numpy", 4.0))
+    ]
+    *rows, last = bench_oneshot.table({"size": 8, "rows": 4, "methods": methods})
+    assert (last.value, last.met) == (0.75, True)
+    assert rows[0].detail == "peak 1 MB; output error 0.1; 5 weights"
+
+
+def test_bad_requests_are_refused():
+    with pytest.raises(ValueError, match=r"keep=1\.5 in"):
+        bench_oneshot.run(8, 8, 1.5)
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_on_a_small_layer():
+    record = bench_oneshot.run(32, 16, 0.3)
+    assert [one["method"] for one in record["methods"]] == list(bench_oneshot.METHODS)
+    assert all(one["seconds"] > 0 and one["kept"] == int(0.3 * 32 * 32) for one in record["methods"])
