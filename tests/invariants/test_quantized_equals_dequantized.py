@@ -59,10 +59,10 @@ QUANTIZERS: dict[str, Callable[[jax.Array], tuple[jax.Array, Integers]]] = {
     **{f"PACT, {b} bits": lambda x, b=b: of_learned(LearnedClip(b), x) for b in (1, 8)},
     **{f"DoReFa weights, {b} bits": lambda x, b=b: of_learned(DoReFaWeights(b), x) for b in (1, 2, 7)},
     **{f"DoReFa activations, {b} bits": lambda x, b=b: of_learned(DoReFaActivations(b), x) for b in (1, 8)},
-    **{f"levels, {b} bits": lambda x, b=b: of_set(Levels(b), x) for b in (1, 7)},
+    "levels, 7 bits": lambda x: of_set(Levels(7), x),
     "binary": lambda x: of_set(Binary(), x),
     "ternary": lambda x: of_set(Ternary(), x),
-    **{f"power of two, {b} bits": lambda x, b=b: of_set(PowerOfTwo(b), x) for b in (3,)},
+    "power of two, 3 bits": lambda x: of_set(PowerOfTwo(3), x),
 }
 
 

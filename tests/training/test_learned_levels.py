@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from compressjax import trees
-from compressjax.quantizers import DoReFaWeights, LearnedCodebook, LearnedStep, Levels, PowerOfTwo
+from compressjax.quantizers import Binary, DoReFaWeights, LearnedCodebook, LearnedStep, PowerOfTwo
 from compressjax.training import WithLevels, learned_levels, masked, quantized, straight_through, with_levels
 
 RULES = {
@@ -16,7 +16,6 @@ RULES = {
     "LSQ per channel": LearnedStep(2, axis=-1),
     "DoReFa": DoReFaWeights(2),
     "power of two, straight through": PowerOfTwo(3),
-    "levels, straight through": Levels(2),
 }
 
 
@@ -94,7 +93,7 @@ def test_pruned_weights_stay_zero_and_are_seen_as_zero():
 
 def test_sets_without_levels_train_as_straight_through():
     x, y, w = problem()
-    rules = {"w": Levels(2)}
+    rules = {"w": Binary()}
     plain = lambda params: jnp.mean((x @ params["w"] - y) ** 2)  # noqa: E731
     start = with_levels({"w": w}, rules)
     assert start.levels == {}
