@@ -39,6 +39,7 @@ def test_the_result_lies_in_the_set(method, constraint):
             assert int(jnp.sum(found != 0)) == 187
 
 
+@pytest.mark.slow
 @every_method
 def test_under_jit_and_vmap(method):
     solve = partial(method, constraint=SOME)

@@ -137,7 +137,7 @@ def test_kernels_are_found_in_any_layout(f, shape, matrix):
     np.testing.assert_array_equal(rows(step, found.operand, entering), x)
 
 
-def test_a_decoder_and_a_residual_network_run_through():
+def test_a_decoder_runs_through():
     decoder = zoo.build("decoder", widths=(8, 2, 1, 4, 4, 12), layers=1, classes=11, input_shape=(6,))
     params = decoder.init(jax.random.key(0))
     tokens = [np.random.default_rng(i).integers(0, 11, (4, 6)) for i in range(2)]
@@ -147,6 +147,9 @@ def test_a_decoder_and_a_residual_network_run_through():
     assert all(one.kept == one.inputs * one.outputs // 2 for one in layers)
     assert jax.tree.structure(new) == jax.tree.structure(params)
 
+
+@pytest.mark.slow
+def test_a_residual_network_runs_through():
     net = zoo.build("resnet20", widths=(4, 4, 8, 4), blocks=(1, 1), input_shape=(8, 8, 3))
     params = net.init(jax.random.key(0))
     images = [normal(2, 8, 8, 3, seed=i) for i in range(2)]
@@ -154,6 +157,7 @@ def test_a_decoder_and_a_residual_network_run_through():
     assert [(one.inputs, one.rows) for one in layers] == [(36, 256), (36, 256), (36, 64), (36, 64)]
 
 
+@pytest.mark.slow
 def test_alps_by_default_beats_magnitude_at_the_outputs_of_the_network():
     data, rules = batches(), {"[ab]": Cardinality(0.5)}
     x, dense = jnp.concatenate(data), mlp(MLP, jnp.concatenate(data))
