@@ -40,7 +40,7 @@ def random_tree():
     return {path: jnp.asarray(rng.normal(size=shape), jnp.float32) for path, shape in SHAPES.items()}
 
 
-@pytest.mark.parametrize("rounds", [1, 7])
+@pytest.mark.parametrize("rounds", [pytest.param(1, marks=pytest.mark.slow), 7])
 def test_a_score_of_single_weights_gives_the_one_shot_masks(rounds) -> None:
     tree = random_tree()
     once = scores.magnitude(tree)

@@ -121,6 +121,7 @@ def test_snip_finds_the_inputs_that_matter_and_magnitude_does_not():
     assert share(scores.snip(loss, params, x, x @ truth)) > share(scores.magnitude(params)) + 0.3
 
 
+@pytest.mark.slow
 def test_grasp_keeps_more_gradient_flow_than_random_masks():
     params, data = make((6, 10, 3), seed=3), batch(rows=20, widths=(6, 10, 3))
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -137,7 +138,7 @@ def test_grasp_keeps_more_gradient_flow_than_random_masks():
 
 
 def test_iterative_synflow_keeps_every_layer_alive_where_one_shot_scores_empty_one():
-    widths, keep = (10, 100, 100, 4), 60
+    widths, keep = (5, 40, 40, 3), 30
     params = make(widths)
     flow = lambda p: scores.synflow(apply, p, jnp.zeros((1, widths[0])))  # noqa: E731
 
@@ -148,9 +149,9 @@ def test_iterative_synflow_keeps_every_layer_alive_where_one_shot_scores_empty_o
         positive = jax.tree.map(jnp.abs, masks.apply(params, alive))
         return float(jnp.sum(apply(positive, jnp.ones((1, widths[0])))))
 
-    slow = masks.iterative(flow, params, keep, rounds=50)
+    slow = masks.iterative(flow, params, keep, rounds=40)
     assert sum(int(mask.sum()) for mask in slow.values()) == keep
-    assert fewest(slow) >= 4
+    assert fewest(slow) >= 2
     assert passes(slow) > 0.0
     for score in (flow(params), scores.magnitude(params)):
         once = masks.from_scores(score, masks.global_(score, keep))

@@ -45,7 +45,14 @@ def test_phases_and_slots_by_hand():
     assert [t[1] for t in trace] == [-1.0, -1.5, -0.75, 0.0, -1.0, -1.5, -0.75]
 
 
-@pytest.mark.parametrize("rule", [Cardinality(3), NM(1, 4, axis=0), Joint(Cardinality(4))], ids=["card", "nm", "joint"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(Cardinality(3), id="single", marks=pytest.mark.slow),
+        pytest.param(NM(1, 4, axis=0), id="nm"),
+        pytest.param(Joint(Cardinality(4)), id="joint"),
+    ],
+)
 def test_compressed_phases_lie_in_the_set(rule):
     rng = np.random.default_rng(0)
     params = {"a": jnp.asarray(rng.normal(size=(4, 3)), jnp.float32), "b": jnp.asarray(rng.normal(size=8), jnp.float32)}

@@ -64,6 +64,25 @@ OPTIMIZERS = {
 }
 
 
+# What the others share with these is the kind of state: one, two or three trees, scalars beside them, factors, history.
+QUICK = {
+    "sgd with momentum",
+    "adam",
+    "adam, narrow",
+    "adafactor with momentum",
+    "adan",
+    "l-bfgs",
+    "lion",
+    "sm3",
+    "rprop",
+    "muon",
+    "schedule-free",
+    "masked by branches",
+    "partitioned",
+    "all at once",
+}
+
+
 def make_params():
     rng = np.random.default_rng(0)
     make = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
@@ -74,7 +93,9 @@ def is_slot(leaf):
     return np.shape(leaf)[-2:] == SHAPE
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in OPTIMIZERS]
+)
 def test_slots_of_revived_weights_equal_those_of_a_fresh_start(optimizer):
     made, params = OPTIMIZERS[optimizer](), make_params()
     state, update = made.init(params), jax.jit(made.update)
