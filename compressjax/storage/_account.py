@@ -162,7 +162,7 @@ def account(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> Account:
     True
     """
     parsed = parse(data, max_elements)
-    keys = [(path, stream) for path in parsed.leaves for stream in STREAMS]
+    keys = [("", "metadata"), *((path, stream) for path in parsed.leaves for stream in STREAMS)]
     ideal = np.array([parsed.reader.ideal.get(key, 0.0) for key in keys])
     # Rounding the running sum, not the parts, keeps the total; the scale absorbs termination.
     stream_bits = 8 * parsed.stream_bytes

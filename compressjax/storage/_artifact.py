@@ -1,11 +1,15 @@
 """The artefact file: a compressed parameter tree that `decode` gives back bit for bit.
 
-Layout, version 1:
+Layout:
 
     "cjx"  version (1 byte)  CRC-32 of all that follows (4 bytes, little-endian)
     length (varint)  names and metadata (`_text`)
     length (varint)  raw section: incompressible values, fixed-width indices
-    range-coded stream, to the end: shapes, dtypes, codec choices, codebooks, positions, values, leaf by leaf
+    range-coded stream, to the end: integers of the metadata; then leaf by leaf dtype, shape, codec choices, codebooks,
+    positions, values
+
+Version 2 added context coding, predicts shapes better and codes the metadata's integers apart; files of version 1 are
+read as before.
 
 Leaves are addressed as everywhere in the library, by path; what is decoded is the nested dictionary of those paths,
 whatever containers were encoded (tuples become dictionaries with keys "0", "1" ...).
@@ -29,7 +33,6 @@ from compressjax.storage._dtypes import is_float
 from compressjax.storage._positions import PositionCodec
 
 MAGIC = b"cjx"
-VERSION = 1
 MAX_ELEMENTS = 1 << 30
 _START = len(MAGIC) + 1 + 4
 _DEEPEST = 64
@@ -94,20 +97,20 @@ def encode(
     leaves = {path: _as_array(leaf, path) for path, leaf in _addressable(tree).items()}
     for path, array in leaves.items():
         _leaf.storable(array, path)
-    text = _text.deflate(list(leaves), meta or {})
+    text, integers = _text.deflate(list(leaves), meta or {})
 
     writer = Writer()
-    before: tuple[int, ...] = ()
+    for integer in integers:
+        writer.number(integer)
     for array in leaves.values():
-        _leaf.write(writer, array, before, positions)
-        before = array.shape
+        _leaf.write(writer, array, positions)
     raw, stream = writer.finish()
     pieces = [_varint(len(text)), text, _varint(sum(map(len, raw))), *raw, stream]
     pieces.append(bytes(padding_for(writer.elements, _START + sum(map(len, pieces)))))
     checksum = 0
     for piece in pieces:
         checksum = zlib.crc32(piece, checksum)
-    return b"".join([MAGIC, bytes([VERSION]), checksum.to_bytes(4, "little"), *pieces])
+    return b"".join([MAGIC, bytes([_leaf.VERSION]), checksum.to_bytes(4, "little"), *pieces])
 
 
 def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> Artifact:
@@ -208,16 +211,16 @@ def parse(data: bytes, max_elements: int) -> Parsed:
         raise ValueError("This is not a compressjax artefact: it does not start with 'cjx'.")
     if len(data) < _START:
         raise ValueError(f"The artefact is truncated: {len(data)} bytes are less than its fixed header.")
-    if data[len(MAGIC)] != VERSION:
+    if not 1 <= data[len(MAGIC)] <= _leaf.VERSION:
         raise ValueError(
-            f"The artefact has format version {data[len(MAGIC)]}, this library reads version {VERSION}: "
+            f"The artefact has format version {data[len(MAGIC)]}, this library reads up to {_leaf.VERSION}: "
             "use the release of compressjax that wrote it, or a newer one."
         )
     view = memoryview(data)
     if zlib.crc32(view[_START:]) != int.from_bytes(view[len(MAGIC) + 1 : _START], "little"):
         raise ValueError("The artefact's checksum does not match its contents: it is truncated or damaged.")
     with in_memory():
-        return _parse_checked(view, max_elements)
+        return _parse_checked(view, max_elements, data[len(MAGIC)])
 
 
 @contextmanager
@@ -229,23 +232,22 @@ def in_memory() -> Iterator[None]:
         raise ValueError("The artefact declares arrays that do not fit in memory: it is damaged.") from error
 
 
-def _parse_checked(view: memoryview, max_elements: int) -> Parsed:
+def _parse_checked(view: memoryview, max_elements: int, version: int) -> Parsed:
     text, position = _section(view, _START)
     raw, position = _section(view, position)
-    paths, meta = _text.inflate(bytes(text))
+    reader = Reader(raw, view[position:], len(view), version)
+    paths, meta = _text.inflate(bytes(text), version, reader.number)
     if len(set(paths)) != len(paths):
         raise ValueError("The artefact names a leaf twice: it is damaged.")
     for path in paths:
         if path.count("/") >= _DEEPEST:
             raise ValueError(f"The artefact nests leaves deeper than {_DEEPEST} levels: it is damaged.")
 
-    reader = Reader(raw, view[position:], len(view))
     leaves: dict[str, _leaf.Stored] = {}
-    before: tuple[int, ...] = ()
     for path in paths:
-        leaf = _leaf.read(reader, path, before, max_elements)
+        leaf = _leaf.read(reader, path, max_elements)
         max_elements -= leaf.size
-        leaves[path], before = leaf, leaf.shape
+        leaves[path] = leaf
     reader.close()
     return Parsed(leaves, meta, reader, len(view) - position)
 

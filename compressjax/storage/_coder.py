@@ -12,10 +12,13 @@ The reader trusts nothing: it refuses a count of symbols that the stream is too 
 
 import math
 from collections import defaultdict
-from typing import Any
+from typing import Any, no_type_check
 
 import constriction
 import numpy as np
+
+from compressjax.storage._logistic import CERTAIN
+from compressjax.storage._memory import Memory
 
 _CHUNK = 1 << 20  # symbols per call: bounds the int32 temporaries
 _WORD = 1 << 16  # largest alphabet of one uniform symbol
@@ -64,6 +67,7 @@ class Writer:
         self._encoder = constriction.stream.queue.RangeEncoder()
         self._raw: list[bytes | memoryview] = []
         self.elements = 0  # non-zero entries announced so far
+        self.memory = Memory()
 
     def symbols(self, values: np.ndarray, weights: np.ndarray) -> None:
         """Codes integers below len(weights), each with probability weights[value] / sum(weights)."""
@@ -99,6 +103,11 @@ class Writer:
         if length > 1:
             self.integer(int(value) - (1 << (length - 1)), 1 << (length - 1))
 
+    @no_type_check  # called once per bit
+    def bit(self, value: int, one: int) -> None:
+        """Codes one bit, which is 1 with probability `one` in units of 2^-16."""
+        self._encoder.encode(value, _model(np.array([CERTAIN - one, one])))
+
     def raw(self, data: bytes | memoryview) -> None:
         """Appends bytes to the raw section."""
         self._raw.append(data)
@@ -133,16 +142,20 @@ class Reader:
     Attributes:
       ideal: (leaf, stream) -> information content in bits of the range-coded symbols.
       exact: (leaf, stream) -> bits of the raw section.
+      version: Of the format the file is in.
+      memory: What the leaves so far say about the next.
     """
 
-    def __init__(self, raw: memoryview, stream: memoryview, file_bytes: int) -> None:
+    def __init__(self, raw: memoryview, stream: memoryview, file_bytes: int, version: int = 2) -> None:
+        self.version = version
+        self.memory = Memory()
         padded = bytes(stream) + bytes(-len(stream) % 4 + 8)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
         self._raw = raw
         self._offset = 0
         self._budget = 1.1 * (8 * len(stream) + 64)  # slack: dropped zeros, and the rounding of tiny probabilities
         self._elements = payable_elements(file_bytes)
-        self._account = ("", "header")
+        self._account = ("", "metadata")
         self.ideal: defaultdict[tuple[str, str], float] = defaultdict(float)
         self.exact: defaultdict[tuple[str, str], int] = defaultdict(int)
 
@@ -218,6 +231,13 @@ class Reader:
         """One integer coded by `Writer.number`."""
         length = self.symbol(_LENGTHS)
         return (1 << (length - 1)) + self.integer(1 << (length - 1)) if length > 1 else length
+
+    @no_type_check  # called once per bit
+    def bit(self, one: int) -> int:
+        """One bit coded by `Writer.bit`."""
+        found = int(self._decode(_model(np.array([CERTAIN - one, one])), 1)[0])
+        self._spend(-math.log2((one if found else CERTAIN - one) / CERTAIN))
+        return found
 
     def raw(self, size: int) -> memoryview:
         """The next bytes of the raw section."""

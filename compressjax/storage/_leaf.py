@@ -1,7 +1,8 @@
 """One leaf: shape and dtype, the choice of codecs, and the reverse.
 
 A leaf is stored as crop, support, values.  The support is *empty* (all zero), *full* (every entry of the block is
-stored, zeros too) or one of the position codecs.  Each combination's size is computed from formulas; the smallest is
+stored, zeros too) or one of the position codecs.  Or it is stored as *levels*: positions and integer multiples of a
+scale in one scan (`_context`).  Each combination's size is computed, by formulas where there are any; the smallest is
 written.
 """
 
@@ -11,17 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressjax.storage import _crop, _positions, _values
+from compressjax.storage import _context, _crop, _positions, _shape, _values
 from compressjax.storage._coder import Reader, Writer, information
 from compressjax.storage._dtypes import DTYPES, all_finite, nonzero
-from compressjax.storage._positions import PositionCodec, Support
+from compressjax.storage._memory import Memory
+from compressjax.storage._positions import Context, PositionCodec, Support
 
 # Priors of the header's symbols; each has room for members to come.
+VERSION = 2
 _DTYPES = np.array([48, 8, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1], np.float64)
-_NDIM = np.array([8, 64, 48, 8, 64, 8, 4] + [1] * 26, np.float64)
-_SAME = np.array([1, 7], np.float64)  # whether a kernel has as many outputs as the bias before it
-_SUPPORTS = np.array([8, 24, 32, 2, 2, 2] + [1] * 10, np.float64)
+_SUPPORTS = {  # by version of the format
+    1: np.array([8, 24, 32, 2, 2, 2] + [1] * 10, np.float64),
+    2: np.array([8, 24, 16, 2, 2, 2, 8] + [1] * 8 + [64], np.float64),
+}
 _EMPTY, _FULL, _FIRST = range(3)
+_CONTEXT = Context()
+_LEVELS = 15  # positions and values in one scan
 _SMALL = 1 << 12
 _MOST_ELEMENTS = (1 << 32) - 1
 
@@ -33,6 +39,18 @@ class _Choice:
     mask: Support | None  # None for empty and full
     plan: _values.Plan | None
     values: np.ndarray
+    bits: float  # that it takes
+
+
+@dataclass(frozen=True, eq=False)
+class _Levels:
+    scale: np.float32 | None  # None for integer leaves
+    codes: np.ndarray  # flat integers
+
+    def cost(self, shape: tuple[int, ...], memory: Memory) -> float:
+        """Bits that it takes."""
+        kind = float(information(_SUPPORTS[VERSION])[_LEVELS])
+        return kind + _values.scale_bits(self.scale) + _context.cost(self.codes, shape, memory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,19 +98,32 @@ class Stored:
         return where if self.mask is None else where[self.mask]
 
 
-def write(writer: Writer, array: np.ndarray, before: tuple[int, ...], codecs: Sequence[PositionCodec]) -> None:
+def write(writer: Writer, array: np.ndarray, codecs: Sequence[PositionCodec]) -> None:
     """Codes one leaf by its cheapest combination.
 
     Args:
       writer: Where to.
       array: The leaf, of a dtype in `DTYPES`, finite, at most 2^32 - 1 entries and 32 axes.
-      before: Shape of the leaf before it, which predicts this one's.
       codecs: The position codecs to choose from.
     """
     writer.symbol(DTYPES.index(array.dtype), _DTYPES)
-    _write_shape(writer, array.shape, before)
-    choice = _choose(np.ascontiguousarray(array).reshape(-1), array.shape, codecs)
-    writer.symbol(choice.support, _SUPPORTS)
+    _shape.write(writer, array.shape)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    levels = _levels(flat) if _CONTEXT in codecs else None
+    others = [codec for codec in codecs if levels is None or codec != _CONTEXT]
+    choice = _choose(flat, array.shape, others, writer.memory) if others else None
+    if levels is None or (choice and choice.bits <= levels.cost(array.shape, writer.memory)):
+        assert choice is not None
+        _write_choice(writer, choice)
+    else:
+        writer.symbol(_LEVELS, _SUPPORTS[VERSION])
+        _values.write_scale(writer, levels.scale)
+        _context.write(writer, levels.codes, array.shape)
+    writer.memory.see(array.shape)
+
+
+def _write_choice(writer: Writer, choice: _Choice) -> None:
+    writer.symbol(choice.support, _SUPPORTS[VERSION])
     if choice.support == _EMPTY:
         return
     _crop.write(writer, choice.crop)
@@ -104,16 +135,24 @@ def write(writer: Writer, array: np.ndarray, before: tuple[int, ...], codecs: Se
     choice.plan.write(writer, choice.values)
 
 
-def _choose(flat: np.ndarray, shape: tuple[int, ...], codecs: Sequence[PositionCodec]) -> _Choice:
+def _levels(flat: np.ndarray) -> _Levels | None:
+    """The leaf as levels, if it can be stored so."""
+    grid = _values.on_grid(flat) if 0 < flat.size <= _context.LARGEST else None
+    if grid is None or np.abs(grid[1]).max() > _context.HIGHEST:
+        return None
+    return _Levels(*grid)
+
+
+def _choose(flat: np.ndarray, shape: tuple[int, ...], codecs: Sequence[PositionCodec], memory: Memory) -> _Choice:
     mask = nonzero(flat)
     count = int(np.count_nonzero(mask))
     crops = _crop.options(mask, shape) if count else [_crop.Crop(0, (), shape)]
     if not count:
-        return _Choice(crops[0], _EMPTY, None, None, flat[:0])
+        return _Choice(crops[0], _EMPTY, None, None, flat[:0], 0.0)
 
     sparse = flat if count == flat.size else flat[mask]
     sparse_plan = _values.plan(sparse, zero=False)
-    costs = information(_SUPPORTS)
+    costs = information(_SUPPORTS[VERSION])
     best, fewest = None, math.inf
     for crop in crops:
         block_size = math.prod(crop.block)
@@ -124,37 +163,51 @@ def _choose(flat: np.ndarray, shape: tuple[int, ...], codecs: Sequence[PositionC
             plan = _values.plan(block, zero=True)
             bits = crop.bits + costs[_FULL] + plan.bits
             if bits < fewest:
-                best, fewest = _Choice(crop, _FULL, None, plan, block), bits
+                best, fewest = _Choice(crop, _FULL, None, plan, block, bits), bits
         if count == block_size:
             continue
-        support = Support(crop.take(mask), crop.block)
+        support = Support(crop.take(mask), crop.block, memory)
         for codec in codecs:
+            if codec == _CONTEXT and crop.kept and flat.size <= _context.LARGEST:
+                continue  # it is slow, and finds empty slices itself
             number = _FIRST + _positions.CODECS.index(codec)
             bits = crop.bits + costs[number] + codec.cost(support) + sparse_plan.bits
             if bits < fewest:
-                best, fewest = _Choice(crop, number, support, sparse_plan, sparse), bits
+                best, fewest = _Choice(crop, number, support, sparse_plan, sparse, bits), bits
     if best is None:
         raise ValueError(f"No position codec applies to a leaf of shape {shape}: allow one more.")
     return best
 
 
-def read(reader: Reader, path: str, before: tuple[int, ...], max_elements: int) -> Stored:
+def read(reader: Reader, path: str, max_elements: int) -> Stored:
     """The leaf coded by `write`; at most `max_elements` entries."""
     reader.charge(path, "header")
     dtype_number = reader.symbol(_DTYPES)
     if dtype_number >= len(DTYPES):
         raise ValueError(f"The artefact names an unknown dtype for leaf {path!r}: it is damaged.")
     dtype = DTYPES[dtype_number]
-    shape = _read_shape(reader, before)
+    shape = _shape.read(reader)
     if math.prod(max(axis, 1) for axis in shape) > max_elements:
         raise ValueError(
             f"Leaf {path!r} has shape {shape}: with it the artefact exceeds max_elements. "
             "Pass a larger max_elements if the file is to be trusted."
         )
-    support = reader.symbol(_SUPPORTS)
+    support = reader.symbol(_SUPPORTS[reader.version])
+    out = _read_stored(reader, path, dtype, shape, support)
+    reader.memory.see(shape)
+    return out
+
+
+def _read_stored(reader: Reader, path: str, dtype: np.dtype, shape: tuple[int, ...], support: int) -> Stored:
     if support == _EMPTY:
         size = math.prod(shape)
         return Stored(shape, _crop.Crop(0, (), shape), np.zeros(size, np.bool_), np.zeros(0, dtype), 0, "empty")
+    if support == _LEVELS and reader.version > 1:
+        codes, values = _values.read_multiples(reader, dtype, lambda: _context.read(reader, shape))
+        mask = codes != 0
+        return Stored(
+            shape, _crop.Crop(0, (), shape), mask, values[mask], int(np.count_nonzero(mask)), "context + levels"
+        )
     if support - _FIRST >= len(_positions.CODECS):
         raise ValueError(f"The artefact names an unknown position codec for leaf {path!r}: it is damaged.")
 
@@ -178,25 +231,6 @@ def read(reader: Reader, path: str, before: tuple[int, ...], max_elements: int) 
     return Stored(shape, crop, mask, values, nonzeros, f"{where} + {how}")
 
 
-def _write_shape(writer: Writer, shape: tuple[int, ...], before: tuple[int, ...]) -> None:
-    writer.symbol(len(shape), _NDIM)
-    for axis, size in enumerate(shape):
-        if axis == len(shape) - 1 > 0 and before:
-            writer.symbol(int(size == before[-1]), _SAME)
-            if size == before[-1]:
-                continue
-        writer.number(size)
-
-
-def _read_shape(reader: Reader, before: tuple[int, ...]) -> tuple[int, ...]:
-    ndim = reader.symbol(_NDIM)
-    shape = []
-    for axis in range(ndim):
-        same = axis == ndim - 1 > 0 and bool(before) and reader.symbol(_SAME)
-        shape.append(before[-1] if same else reader.number())
-    return tuple(shape)
-
-
 def storable(array: np.ndarray, path: str) -> None:
     """Refuses what the format cannot hold.
 
@@ -206,7 +240,7 @@ def storable(array: np.ndarray, path: str) -> None:
     if array.dtype not in DTYPES:
         names = ", ".join(str(dtype) for dtype in DTYPES)
         raise ValueError(f"Leaf {path!r} has dtype {array.dtype}, which cannot be stored: cast it to one of {names}.")
-    if array.size > _MOST_ELEMENTS or array.ndim >= _NDIM.size:
+    if array.size > _MOST_ELEMENTS or array.ndim > _shape.MOST_AXES:
         raise ValueError(f"Leaf {path!r} of shape {array.shape} is too large to store: split it.")
     if not all_finite(np.ascontiguousarray(array).reshape(-1)):
         raise ValueError(f"Leaf {path!r} holds NaN or infinity: repair the weights before storing them.")

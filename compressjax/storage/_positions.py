@@ -7,7 +7,7 @@ registry `CODECS` fixes their numbers in the file format, so new members go to i
     write(writer, support)
     read(reader, shape)    -> flat mask
 
-A codec that predicts positions from those already coded needs nothing more than these three.
+`Context` predicts positions from those already coded.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from compressjax.storage import _gaps, _packed
+from compressjax.storage import _context, _gaps, _packed
 from compressjax.storage._coder import Reader, Writer
+from compressjax.storage._memory import Memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +28,12 @@ class Support:
     Attributes:
       mask: Flat bool array in C order.
       shape: The leaf's shape.
+      memory: What the leaves before say.
     """
 
     mask: np.ndarray
     shape: tuple[int, ...]
+    memory: Memory
 
     @cached_property
     def count(self) -> int:
@@ -145,7 +148,29 @@ class Csr:
         return _packed.read_csr(reader, shape)
 
 
-CODECS: tuple[PositionCodec, ...] = (Entropy(), Bitmap(), Relative(), Csr())
+@dataclass(frozen=True)
+class Context:
+    """One flag per entry, predicted from those before it in its row, column, kernel and neighbourhood.
+
+    Where values are equally spaced, they are coded in the same scan (`_context`).
+    """
+
+    name: str = "context"
+
+    def cost(self, support: Support) -> float:
+        """By trial; infinite for leaves of more than 65,536 entries."""
+        return _context.cost(support.mask, support.shape, support.memory, binary=True)
+
+    def write(self, writer: Writer, support: Support) -> None:
+        """N predicted flags."""
+        _context.write(writer, support.mask, support.shape, binary=True)
+
+    def read(self, reader: Reader, shape: tuple[int, ...]) -> np.ndarray:
+        """The flat mask."""
+        return _context.read(reader, shape, binary=True)
+
+
+CODECS: tuple[PositionCodec, ...] = (Entropy(), Bitmap(), Relative(), Csr(), Context())
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -38,6 +38,7 @@ _WIDEST_GRID = 4096  # integers between the lowest and highest level
 _SCALE_TRIES = 64  # the smallest level may be up to 64 q
 _CLOSE = {2: -6, 4: -20, 8: -20}  # log2 of how far from integers quotients of levels may be, by bytes per level
 _SCAN = 1 << 20
+_USUAL_EXPONENT = 123  # of float32: scales are near 2^-4
 
 
 @runtime_checkable
@@ -210,6 +211,67 @@ def equally_spaced(levels: np.ndarray) -> tuple[np.float32, np.ndarray] | None:
 def _on_grid(scale: np.float32, integers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     with np.errstate(over="ignore", under="ignore"):
         return (scale * integers.astype(np.float32)).astype(dtype)
+
+
+def on_grid(values: np.ndarray) -> tuple[np.float32 | None, np.ndarray] | None:
+    """Values as a scale (None for integers) and flat int64 multiples of it, if that is exact to the last bit."""
+    found = distinct(values)
+    if found is None:
+        return None
+    levels = found[0].view(values.dtype)
+    if is_float(values.dtype):
+        spaced = equally_spaced(levels)
+        if spaced is None:
+            return None
+        scale, integers = spaced
+    else:
+        scale, integers = None, levels.astype(np.int64)
+    return scale, integers[np.searchsorted(found[0], patterns(values))]
+
+
+def write_scale(writer: Writer, scale: np.float32 | None) -> None:
+    """Codes a scale: the distance of its exponent from 2^-4, how many bits its mantissa needs, and those."""
+    if scale is None:
+        return
+    bits = int(patterns(np.array([scale]))[0])
+    fraction = bits & 0x7FFFFF
+    width = 23 - min(_trailing(np.array([fraction]), 23), 23)
+    writer.number(_zigzag((bits >> 23) - _USUAL_EXPONENT))
+    writer.integer(width, 24)
+    writer.integer(fraction >> (23 - width), 1 << width)
+
+
+def scale_bits(scale: np.float32 | None) -> float:
+    """Cost of `write_scale`."""
+    if scale is None:
+        return 0.0
+    bits = int(patterns(np.array([scale]))[0])
+    width = 23 - _trailing(np.array([bits & 0x7FFFFF]), 23)
+    return number_bits(_zigzag((bits >> 23) - _USUAL_EXPONENT)) + math.log2(24) + width
+
+
+def read_multiples(
+    reader: Reader, dtype: np.dtype, read_codes: Callable[[], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A scale if the dtype has one, integers, and the values that they mean."""
+    reader.charge_stream("codebook")
+    scale = _read_scale(reader) if is_float(dtype) else None
+    codes = read_codes()
+    if scale is not None:
+        return codes, _checked(_on_grid(scale, codes, dtype))
+    values = codes.astype(dtype)
+    if not np.array_equal(values.astype(np.int64), codes):
+        raise ValueError(f"The artefact holds a level that dtype {dtype} cannot: it is damaged.")
+    return codes, values
+
+
+def _read_scale(reader: Reader) -> np.float32:
+    exponent = _unzigzag(reader.number()) + _USUAL_EXPONENT
+    width = reader.integer(24)
+    fraction = reader.integer(1 << width) << (23 - width)
+    if not 0 < exponent < 255:
+        raise ValueError("The artefact holds a scale that is no number: it is damaged.")
+    return np.array([exponent << 23 | fraction], np.uint32).view(np.float32)[0]
 
 
 def _alphabet(low: int, high: int, zero: bool) -> np.ndarray:

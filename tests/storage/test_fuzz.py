@@ -1,5 +1,6 @@
 """The decoder on everything that is not what the encoder wrote: ValueError with a sentence, and nothing else."""
 
+import base64
 import tracemalloc
 import zlib
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from compressjax import storage
 from compressjax.storage import _text
+from tests.storage.test_versions import VERSION_1
 
 
 def _tree():
@@ -29,6 +31,7 @@ FILES = [
     storage.encode(_tree(), {"model": "tiny", "widths": [6, 20]}, positions=(*c, *storage.POSITION_CODECS[:1]))
     for c in _CODECS
 ]
+FILES += [base64.b64decode(text) for text in VERSION_1]
 FILES += [
     storage.encode({"x": (np.random.default_rng(1).random((30, 40)) < 0.1).astype(np.float32)}, positions=(codec,))
     for codec in storage.POSITION_CODECS
@@ -86,20 +89,21 @@ def test_the_checksum_catches_mutations(data):
 
 
 @settings(max_examples=200)
-@given(st.sampled_from([b"", b"x", b"a\nb", b"a/b\na"]), st.binary(max_size=300))
-@example(b"a", b"")
-@example(b"a", b"\xff" * 300)
-def test_any_stream_behind_a_valid_header(names, stream):
+@given(st.sampled_from([b"\1", b"\2"]), st.sampled_from([b"", b"x", b"a\nb", b"a/b\na"]), st.binary(max_size=300))
+@example(b"\1", b"a", b"")
+@example(b"\2", b"a", b"")
+@example(b"\2", b"a", b"\xff" * 300)
+def test_any_stream_behind_a_valid_header(version, names, stream):
     paths = names.decode().split("\n") if names else []
-    text = _text.deflate(paths, {})
-    attempt(resealed(b"cjx\1" + bytes(4) + bytes([len(text)]) + text + b"\0" + stream))
+    text, _ = _text.deflate(paths, {"widths": [1, 2]})
+    attempt(resealed(b"cjx" + version + bytes(4) + bytes([len(text)]) + text + b"\0" + stream))
 
 
 @settings(max_examples=100)
 @given(st.binary(max_size=100))
 def test_any_bytes(data):
     attempt(data)
-    attempt(resealed(b"cjx\1" + bytes(4) + data))
+    attempt(resealed(b"cjx\2" + bytes(4) + data))
 
 
 @pytest.mark.parametrize("length", range(len(FILES[0])))
@@ -114,7 +118,7 @@ def test_every_truncation(length):
         (b"", "not a compressjax artefact"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "not a compressjax artefact"),
         (b"cjx", "truncated"),
-        (b"cjx\2" + bytes(50), "format version 2"),
+        (b"cjx\3" + bytes(50), "format version 3"),
         (b"cjx\0" + bytes(50), "format version 0"),
         (FILES[0] + b"\0", "checksum"),
         (resealed(b"cjx\1" + bytes(4) + b"\xff" * 20), "section longer than itself"),
