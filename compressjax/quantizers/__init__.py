@@ -4,6 +4,7 @@ from compressjax.projections._base import Quantizer
 from compressjax.quantizers._binary import Binary, Ternary
 from compressjax.quantizers._calibrate import Seen, calibrate, least_error, min_max, observe, percentile
 from compressjax.quantizers._codebook import Codebook
+from compressjax.quantizers._coded import Coded
 from compressjax.quantizers._dorefa import (
     DoReFaActivations,
     DoReFaWeights,
@@ -28,10 +29,12 @@ from compressjax.quantizers._learned_step import LearnedStep, lsq
 from compressjax.quantizers._levels import Levels
 from compressjax.quantizers._per_output import PerOutput
 from compressjax.quantizers._power_of_two import PowerOfTwo
+from compressjax.quantizers._rate import Rates, code_length, fit_scale, rate_distortion, rates, soft_code_length
 
 __all__ = [
     "Binary",
     "Codebook",
+    "Coded",
     "Codes",
     "DoReFaActivations",
     "DoReFaWeights",
@@ -44,15 +47,18 @@ __all__ = [
     "PerOutput",
     "PowerOfTwo",
     "Quantizer",
+    "Rates",
     "Seen",
     "Ternary",
     "calibrate",
+    "code_length",
     "convolution",
     "dense",
     "dorefa_activations",
     "dorefa_gradients",
     "dorefa_weights",
     "fake_quantize",
+    "fit_scale",
     "largest_sum",
     "least_error",
     "lookup",
@@ -61,7 +67,10 @@ __all__ = [
     "observe",
     "pact",
     "percentile",
+    "rate_distortion",
+    "rates",
     "requantize",
     "round_bias",
+    "soft_code_length",
     "to_integers",
 ]

@@ -12,9 +12,11 @@ from compressjax.training._dynamic_sparse import DynamicSparseState, dynamic_spa
 from compressjax.training._gradual_freeze import GradualFreezeState, gradual_freeze
 from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude
 from compressjax.training._group_lasso import GroupLassoState, Reweight, group_lasso
+from compressjax.training._latent import LatentState, latent
 from compressjax.training._learned_levels import WithLevels, learned_levels, quantized, with_levels
 from compressjax.training._masked import MaskedState, masked
 from compressjax.training._powerprop import power, powerprop, root
+from compressjax.training._rate_penalty import RatePenaltyState, rate_penalty
 from compressjax.training._rewind import rewind
 from compressjax.training._rigl import rigl
 from compressjax.training._schedules import Coarse, coarse, geometric, half_cosine, staged
@@ -44,12 +46,14 @@ __all__ = [
     "GradualFreezeState",
     "GradualMagnitudeState",
     "GroupLassoState",
+    "LatentState",
     "LogSumL1",
     "LogSumL2",
     "MaskedState",
     "Measure",
     "PNorm",
     "RandomProjection",
+    "RatePenaltyState",
     "Reweight",
     "SoftProjection",
     "SoftThreshold",
@@ -66,11 +70,13 @@ __all__ = [
     "gradual_magnitude",
     "group_lasso",
     "half_cosine",
+    "latent",
     "learned_levels",
     "masked",
     "power",
     "powerprop",
     "quantized",
+    "rate_penalty",
     "reset_slots",
     "rewind",
     "rigl",

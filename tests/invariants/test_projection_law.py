@@ -87,6 +87,7 @@ ROWS = [
     Row(p.Both(p.Filters(3), q.Codebook(2)), CONV, local=True),
     Row(p.Both(p.Pattern(), q.PowerOfTwo(2)), KERNEL, local=True),
     Row(p.Both(p.Cardinality(0.5), q.Ternary()), DENSE, local=True),
+    Row(q.Coded(120.0), DENSE, local=True),
 ]
 each_row = pytest.mark.parametrize("row", ROWS, ids=str)
 each_dtype = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])

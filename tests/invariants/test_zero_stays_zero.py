@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from compressjax.projections import Cardinality, Channels, Filters
-from compressjax.quantizers import Codebook, Levels
+from compressjax.quantizers import Codebook, Coded, Levels
 from compressjax.training import (
     PNorm,
     Reweight,
@@ -21,8 +21,10 @@ from compressjax.training import (
     gradual_freeze,
     gradual_magnitude,
     group_lasso,
+    latent,
     masked,
     powerprop,
+    rate_penalty,
     rigl,
     set_,
     slimming,
@@ -65,6 +67,8 @@ TRANSFORMS = {
     "masked group lasso": lambda inner: masked(
         group_lasso(inner, {"*kernel": Filters()}, 0.1, step_size=0.1, reweight=Reweight(every=2)), MASKS
     ),
+    "masked latent": lambda inner: masked(latent(inner, {"*kernel": Levels(2)}), MASKS),
+    "masked rate penalty": lambda inner: masked(rate_penalty(inner, {"*kernel": Coded(99.0)}, 0.1), MASKS),
     "masked slimming": lambda inner: masked(slimming(inner, 0.1, step_size=0.1, scales=("*kernel",)), MASKS),
     "masked ternary": lambda inner: masked(ternary_gradients(inner, jax.random.key(0)), MASKS),
     "ternary masked": lambda inner: ternary_gradients(masked(inner, MASKS), jax.random.key(0)),

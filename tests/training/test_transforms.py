@@ -10,7 +10,7 @@ from flax.core import FrozenDict
 
 from compressjax import trees
 from compressjax.projections import BlockRows, Cardinality, Filters, Joint, whole
-from compressjax.quantizers import Codebook, Levels
+from compressjax.quantizers import Codebook, Coded, Levels
 from compressjax.training import (
     LogSumL2,
     PNorm,
@@ -22,8 +22,10 @@ from compressjax.training import (
     gradual_freeze,
     gradual_magnitude,
     group_lasso,
+    latent,
     masked,
     powerprop,
+    rate_penalty,
     rigl,
     set_,
     slimming,
@@ -53,6 +55,8 @@ TRANSFORMS = {
     ),
     "rigl": lambda inner: rigl(inner, {"fc/kernel": SOME}, every=2, end=9),
     "set": lambda inner: set_(inner, {"fc/kernel": SOME}, jax.random.key(0), every=2, end=9),
+    "latent": lambda inner: latent(inner, {"*kernel": Levels(1)}, pull=0.1),
+    "rate_penalty": lambda inner: rate_penalty(inner, {"*kernel": Coded(99.0)}, lambda t: 0.1 * t),
     "slimming": lambda inner: slimming(inner, 0.5, step_size=0.1, scales=("*kernel",)),
     "ternary_gradients": lambda inner: ternary_gradients(inner, jax.random.key(0), {"*kernel": 2.5}),
     "powerprop": lambda inner: powerprop(inner, {"*kernel": 2.0}),
