@@ -35,6 +35,7 @@ def quantize(
     quantizer: str = "codebook",
     shift: int = 1,
     length: float = 1.0,
+    lean: bool = False,
     published: str = "",
 ) -> Quantize:
     """Equalized units, ADMM towards the levels, gradual freezing, tuning of the levels; `length` scales the epochs."""
@@ -42,6 +43,7 @@ def quantize(
         stage=index,
         bits=bits,
         quantizer=quantizer,
+        lean=lean,
         admm=Admm(epochs=length, learning_rate=1e-3, final_learning_rate=5e-4, shift=shift),
         freeze=Fit(epochs=4 * length, learning_rate=2e-3, final_learning_rate=1e-3, shift=shift),
         tune=Fit(epochs=2 * length, learning_rate=2e-3, final_learning_rate=1e-5, shift=shift),

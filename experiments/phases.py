@@ -22,6 +22,7 @@ from experiments.schema import Admm, Config, Fit, Quantize, Stage
 Params = Any
 CONTROL = "gradual_magnitude"
 DENSE, CUT = "dense.cjx", "cut.cjx"
+LEAN_STEPS = 4  # largest multiple of its scale that a lean bias may be
 FREEZE_FRACTIONS = (0.3, 0.5, 0.7, 0.85, 0.95, 1.0)  # shares of the survivors frozen at their level, one per pass
 
 
@@ -249,9 +250,34 @@ def solver_admm(
     return training.admm(optimizer(admm, steps), rules, rho=ramp, every=admm.every, rescale_dual=admm.rescale_dual)
 
 
+def _bias_rules(quantize: Quantize, model: Model) -> dict[str, Any]:
+    """The level sets of the biases by rule."""
+    if not quantize.lean:
+        return {"*/bias": quantizers.Levels(quantize.bias_bits)}
+    # No more bits than a number of that many levels takes; what is saved is saved by zeros.
+    sizes = {path: math.prod(shape) for path, shape in shapes(model).items() if path.endswith("/bias")}
+    return {path: quantizers.Coded(4.0 * size, LEAN_STEPS) for path, size in sizes.items()}
+
+
+def short_scale(leaf: Any, digits: int = 4) -> Any:
+    """Multiples of a scale q, the least of them q itself, as the same multiples of q rounded to `digits` binary digits.
+
+    The file stores the digits of a scale one by one; four of them are within 3 % of it.
+
+    >>> short_scale(jnp.array([0.3, -0.6, 0.0])).tolist()
+    [0.296875, -0.59375, 0.0]
+    """
+    size = jnp.abs(leaf)
+    scale = jnp.min(jnp.where(size > 0, size, jnp.inf))
+    scale = jnp.where(jnp.isfinite(scale), scale, 1.0)
+    fraction, exponent = jnp.frexp(scale)
+    rounded = jnp.ldexp(jnp.round(fraction * 2.0 ** (digits + 1)) / 2.0 ** (digits + 1), exponent)
+    return jnp.round(leaf / scale) * rounded.astype(leaf.dtype)
+
+
 def _quantize_phases(quantize: Quantize, model: Model, load: Callable[[str], Params]) -> list[Phase]:
     rules, name = quantizer_rules(quantize), quantized_name(quantize)
-    biases = {"*/bias": quantizers.Levels(quantize.bias_bits)}
+    biases = _bias_rules(quantize, model)
 
     def begin(_: Params) -> Params:
         params = load(f"{stage_name(quantize.stage)}.cjx")
@@ -278,6 +304,11 @@ def _quantize_phases(quantize: Quantize, model: Model, load: Callable[[str], Par
             return jnp.where(half == 0, weight, half)  # a level too small for half precision must not prune
 
         params = jax.jit(lambda params: projections.project({**rules, **biases}, params))(params)
+        if quantize.lean:
+            equal = rules if quantize.quantizer == "levels" else {}
+            params = trees.map_leaves(
+                lambda leaf, _: short_scale(leaf), params, trees.assign({**equal, **biases}, params)
+            )
         if quantize.quantizer != "codebook":  # a scale is small, and its multiples must stay equally spaced
             return params
         return trees.map_leaves(halve, params, trees.assign(quantize.bits, params))

@@ -60,6 +60,7 @@ class Quantize:
     quantizer: str = "codebook"
     equalize: bool = True  # rescale hidden units first so that the levels fit better (the function stays)
     bias_bits: int = 6
+    lean: bool = False  # biases of at most 4 steps, zeros among them, and scales of four significant bits
     admm: Admm = field(default_factory=Admm)
     freeze: Fit = field(default_factory=Fit)
     tune: Fit = field(default_factory=Fit)
