@@ -6,9 +6,9 @@ quantized weights too.  With V the latent weights, P the projection to the set a
 
     W = P(V),        V <- V + step(grad f(W)) - a (V - W),        W <- P(V)
 
-This is straight-through training (`straight_through`) as a transform: the gradient at the projected weights reaches
-the latent ones unchanged.  The loss function needs no wrapping, what is evaluated and saved is in the set at all times,
-and entries that the projection prunes keep a latent value by which they may come back.  The pull keeps latent weights from
+This is straight-through training (`straight_through`) as a transform: the gradient at the projected weights reaches the
+latent ones unchanged.  The loss function needs no wrapping, what is evaluated and saved is in the set at all times, and
+entries that the projection prunes keep a latent value by which they may come back.  The pull keeps latent weights from
 running away: beyond the largest level they gain nothing, but would drag a fitted scale along.
 """
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compressjax import data, storage, trees, zoo
-from experiments import compress, cuts, cutting, phases, schema, schemes
+from experiments import compress, curves, cuts, cutting, oneshot_config, phases, schema, schemes
 from experiments.fitting import accuracy
 from experiments.schema import Admm, Distill, Fit, Quantize
 from experiments.workdir import Workdir, read_metrics
@@ -196,6 +196,10 @@ def test_every_config_is_valid_in_every_profile(path):
             cutting.Knife(config, zoo.build(config.model), None).check()
         elif isinstance(config, schemes.LowPrecisionConfig):
             schemes.check(config)
+        elif isinstance(config, curves.CurvesConfig):
+            curves.check(config)
+        elif isinstance(config, oneshot_config.OneshotConfig):
+            oneshot_config.check(config)
         else:
             schema.check(config)
             phases.preflight(config, zoo.build(config.model))
