@@ -41,6 +41,7 @@ def relative_error(original, scaled, rules):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_rescale_keeps_function_and_zeros_and_is_undone_by_the_inverse(name):
     model = MODELS[name]

@@ -13,6 +13,7 @@ from experiments.kernel_networks import NETWORKS, SMALL, prune
 from tests.pallas_kernels.cases import error
 
 
+@pytest.mark.slow
 def test_small_profile(tmp_path):
     record = json.loads(json.dumps(bench_kernels.run(small=True, rounds=1, progress=False)))
     assert {m["form"] for m in record["measurements"]} >= {"sliced", "segments", "dense", "dense, outputs first"}

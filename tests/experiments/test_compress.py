@@ -79,6 +79,7 @@ def test_a_finished_run_is_not_repeated(finished):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_control_and_load_share_the_dense_network(finished, tmp_path):
     workdir, report = finished
     config = tiny.config(control=True, load=str(workdir / "dense.cjx"), quantize=())

@@ -26,6 +26,7 @@ def finished(lean):
     return storage.positive_zeros(last.end(params))
 
 
+@pytest.mark.slow
 def test_lean_is_smaller_and_changes_weights_by_their_scale_only():
     files = {lean: finished(lean) for lean in (False, True)}
     plain, lean = (trees.leaves(params) for params in files.values())

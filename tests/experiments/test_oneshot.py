@@ -55,6 +55,7 @@ def test_profiles():
         get_config("huge")
 
 
+@pytest.mark.slow
 def test_alps_agrees_with_its_numpy_version():
     x, w = bench_oneshot.problem(24, 96)
     errors = []

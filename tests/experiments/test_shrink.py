@@ -88,6 +88,7 @@ def test_a_finished_run_is_not_repeated(finished):
     assert shrink.run(config(), workdir, progress=False) == found
 
 
+@pytest.mark.slow
 def test_lasso_zeros_what_is_then_cut(tmp_path):
     sparse = Sparsify(epochs=4, learning_rate=2e-3, strength=1.5, groups={"fc1/kernel": 2.0})
     found = shrink.run(config(sparsify=sparse, cuts=(Cut(allocation="zeros"),)), tmp_path / "lasso", progress=False)
@@ -96,6 +97,7 @@ def test_lasso_zeros_what_is_then_cut(tmp_path):
     assert (tmp_path / "lasso" / "sparse.cjx").exists()
 
 
+@pytest.mark.slow
 def test_admm_reaches_its_widths_and_the_cut_takes_them(tmp_path):
     widths = {"fc1/kernel": 60, "fc2/kernel": 30}
     sparse = Sparsify(method="admm", epochs=2, learning_rate=2e-3, rho=0.3, every=5, widths=widths)
@@ -191,6 +193,7 @@ class Stopped(Exception):
     """The run was killed."""
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_as_one_that_was_not(finished, tmp_path, monkeypatch):
     """Before a cut has its first checkpoint, and after: its record with the notes is there once either way."""
     complete, report_ = finished

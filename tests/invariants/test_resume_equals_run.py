@@ -31,10 +31,10 @@ class Stopped(Exception):
     ("method", "call"),
     [
         pytest.param("save", 1, marks=pytest.mark.slow),
-        ("save", 3),
-        ("record", 2),
+        pytest.param("save", 3, marks=pytest.mark.slow),
+        pytest.param("record", 2, marks=pytest.mark.slow),
         pytest.param("record", 9, marks=pytest.mark.slow),
-        ("write", 2),
+        pytest.param("write", 2, marks=pytest.mark.slow),
     ],
 )
 def test_stop_anywhere_and_resume(method, call, uninterrupted, tmp_path, monkeypatch):

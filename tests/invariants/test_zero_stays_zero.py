@@ -135,7 +135,7 @@ def test_masked_keeps_zeros_under_every_optimizer(optimizer):
         assert np.any(before[~PRUNED] != after[~PRUNED])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("lion", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_every_transform_keeps_the_zeros_of_a_mask(transform, optimizer):
     start, target = start_and_target()

@@ -137,6 +137,7 @@ def test_kernels_are_found_in_any_layout(f, shape, matrix):
     np.testing.assert_array_equal(rows(step, found.operand, entering), x)
 
 
+@pytest.mark.slow
 def test_a_decoder_runs_through():
     decoder = zoo.build("decoder", widths=(8, 2, 1, 4, 4, 12), layers=1, classes=11, input_shape=(6,))
     params = decoder.init(jax.random.key(0))

@@ -49,6 +49,7 @@ def test_code_length_is_near_what_the_file_takes(seed):
     assert 0.8 < estimate / cost(codes.reshape(-1), codes.shape, Memory()) < 1.0  # the coder must learn the densities
 
 
+@pytest.mark.slow
 def test_channels_are_slices_of_their_own():
     mask = np.zeros((8, 5, 6), np.int32)  # positions, channels, outputs
     mask[:, 2] = np.random.default_rng(0).random((8, 6)) < 0.3
@@ -93,6 +94,7 @@ def test_coded_keeps_its_budget_and_members_stay():
     assert not np.any(project(jnp.zeros((12, 10))))
 
 
+@pytest.mark.slow
 def test_coded_is_nearer_than_the_largest_entries_at_equal_bits():
     """Where rows and columns differ, it keeps the entries that are cheap."""
     codes = structured(2)
@@ -110,6 +112,7 @@ def test_coded_is_nearer_than_the_largest_entries_at_equal_bits():
     assert jnp.sum(jnp.square(x - ours)) < jnp.sum(jnp.square(x - z))
 
 
+@pytest.mark.slow
 def test_soft_code_length_follows_the_count():
     codes = structured(0)
     dense = 0.3 * np.where(codes, np.sign(codes), 0)

@@ -137,6 +137,7 @@ def test_grasp_keeps_more_gradient_flow_than_random_masks():
     assert chosen > max(chance)
 
 
+@pytest.mark.slow
 def test_iterative_synflow_keeps_every_layer_alive_where_one_shot_scores_empty_one():
     widths, keep = (5, 40, 40, 3), 30
     params = make(widths)

@@ -69,6 +69,7 @@ def test_compressed_phases_lie_in_the_set(rule):
         np.testing.assert_array_equal(params[path] != 0, expected[path])
 
 
+@pytest.mark.slow
 def test_alternating_finds_the_support_that_one_cut_misses():
     size, support, first, every = 40, 5, 4, 10
 

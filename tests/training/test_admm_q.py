@@ -80,6 +80,7 @@ def test_a_share_of_one_is_plain_admm() -> None:
     jax.tree.map(np.testing.assert_array_equal, refreshed(always, params, 3), plain)
 
 
+@pytest.mark.slow
 def test_the_variants_find_better_signs_than_plain_admm() -> None:
     # minimise x'Qx / 2 + b'x over x in {-1, 1}^8, whose optimum is known by trying all 256.
     rng = np.random.default_rng(0)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from compressjax.projections import Cardinality, project
 from compressjax.training import admm, half_cosine
@@ -61,6 +62,7 @@ def test_the_attack_reaches_the_worst_point_of_a_linear_model():
     np.testing.assert_allclose(pgd(params, x, y), worst, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_an_attack_leaves_useful():
     x, y = data(1)
     attacked = {}

@@ -90,6 +90,7 @@ def trained():
     return {name: jax.jit(jax.vmap(lambda key, make=make: run(make, key)))(keys) for name, make in MAKERS.items()}
 
 
+@pytest.mark.slow
 def test_rigl_finds_the_support_more_often_than_set_and_set_than_a_static_mask(trained):
     share = {name: float(jnp.mean(alive[truth != 0])) for name, (_, alive, truth) in trained.items()}
     assert share["rigl"] > share["set"] + 0.1 > share["static"] + 0.2

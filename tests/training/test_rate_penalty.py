@@ -39,6 +39,7 @@ def test_lonely_weights_go_first_and_large_ones_stay():
     assert np.all(after[np.asarray(target) == 0] == 0.0)
 
 
+@pytest.mark.slow
 def test_fewer_bits_than_l1_at_equal_error():
     rng = np.random.default_rng(1)
     rows = rng.exponential(size=(16, 1)) * rng.normal(size=(16, 20)) ** 3

@@ -32,6 +32,7 @@ def test_trees_of_two_networks_are_refused():
         rewind(NOW, EARLIER, {"fc": jnp.ones(2, bool)})
 
 
+@pytest.mark.slow
 def test_a_ticket_trains_better_than_a_random_one():
     # One hidden layer that learns a product of two of eight inputs; the loop is the one of the documentation.
     rng = np.random.default_rng(0)

@@ -61,6 +61,7 @@ def test_of_many_minima_it_finds_a_flat_one() -> None:
     assert curvature(flat) < 0.5 * curvature(plain)
 
 
+@pytest.mark.slow
 def test_around_admm_the_projected_weights_lie_flatter() -> None:
     # Two layers without a bend: what they compute is a product, which has sharp and flat factorizations.
     rng = np.random.default_rng(0)

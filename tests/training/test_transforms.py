@@ -147,6 +147,7 @@ def test_a_state_taken_apart_and_put_together_continues_exactly(transform):
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
+@pytest.mark.slow
 @every_transform
 def test_the_state_can_be_donated_with_the_parameters(transform):
     made = TRANSFORMS[transform](optax.adam(0.1))
