@@ -89,7 +89,9 @@ ROWS = [
     Row(p.Both(p.Cardinality(0.5), q.Ternary()), DENSE, local=True),
     Row(q.Coded(120.0), DENSE, local=True),
 ]
-each_row = pytest.mark.parametrize("row", ROWS, ids=str)
+each_row = pytest.mark.parametrize(
+    "row", [pytest.param(row, id=str(row), marks=[pytest.mark.slow] if row.local else []) for row in ROWS]
+)
 # Sets of sets take longest to compile, and differ least between dtypes.
 each_row_and_dtype = pytest.mark.parametrize(
     "row, dtype",
