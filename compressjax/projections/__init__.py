@@ -19,6 +19,7 @@ from compressjax.projections._members import (
 )
 from compressjax.projections._nm import NM
 from compressjax.projections._pattern import Pattern
+from compressjax.projections._submatrix import Submatrix
 from compressjax.projections._tree import Joint, project, supports
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "MemberLike",
     "Members",
     "Pattern",
+    "Submatrix",
     "coupled",
     "matching",
     "output_axes",

@@ -117,7 +117,7 @@ def candidates(rule: Any, shape: tuple[int, ...], path: str) -> tuple[As, ...]:
             return (As(block=(1, rule.width)),)
         case projections.BlockColumns():
             return (As(block=(rule.width, 1)),)
-        case projections.Filters() | projections.Channels() | projections.Columns():
+        case projections.Filters() | projections.Channels() | projections.Columns() | projections.Submatrix():
             return (As(channels=True),)
         case projections.NM() if rule.axis % len(shape) == len(shape) - 2:
             return (As(nm=(rule.n, rule.m)),)

@@ -7,6 +7,7 @@ For a layer of N weights, k of them non-zero, with b bits per value:
     CSR           k (b + ceil log2 columns) + (rows + 1) ceil log2(k + 1)
     bitmap        N + k b
     entropy       N H(k/N)                  iid positions; log2 C(N, k) is the floor
+    N:M           k (b + ceil log2 M)
     structured    rows kept x columns kept x b + rows + columns
 
 Published ratios count values only (`ratio` of `values`).  These formulas predict; `compressjax.storage.account`
@@ -134,6 +135,42 @@ def block_punched(kept: int, blocks: int, positions: int, width: int) -> int:
     274
     """
     return kept * width + blocks * positions
+
+
+def nm(kept: int, group: int, width: int) -> int:
+    """Bits of N:M weights as tensor cores read them: each with its place among the `group` entries.
+
+    >>> nm(kept=50, group=4, width=8)
+    500
+    """
+    return kept * (width + bit_width(group))
+
+
+def compare_formats(mask: Bool[np.ndarray, "*rows columns"], width: int) -> dict[str, int | float]:
+    """Bits of a layer, values of `width` bits included, with each way of writing down where its non-zeros are.
+
+    A layer without zeros needs no positions: all formats then take its values.
+
+    Args:
+      mask: True where the weight is non-zero; rows are all axes but the last.
+      width: Bits per value.
+
+    Returns:
+      "bitmap", "relative" (with the best gap field), "csr" and "entropy" (the value bits and N H(k/N)).
+
+    >>> compare_formats(np.eye(8, dtype=bool), width=4)
+    {'bitmap': 96, 'relative': 64, 'csr': 92, 'entropy': 66.78...}
+    """
+    nonzeros = int(mask.sum())
+    data = values(nonzeros, width)
+    if nonzeros == mask.size:
+        return dict.fromkeys(("bitmap", "relative", "csr", "entropy"), data)
+    return {
+        "bitmap": bitmap(mask.size, nonzeros, width),
+        "relative": relative_index(mask, width, best_gap_width(mask, width)),
+        "csr": csr(mask.size // mask.shape[-1], mask.shape[-1], nonzeros, width),
+        "entropy": data + entropy(mask.size, nonzeros),
+    }
 
 
 def ratio(dense_weights: int, bits: int | float) -> float:

@@ -66,6 +66,7 @@ ROWS = [
     Row(p.BlockColumns(2), CONV, 144, first(72, split=(3, 2, 2, 2, 6), within=(3,))),
     Row(p.Pattern(), KERNEL, 32, lambda _: np.broadcast_to(CORNER, KERNEL)),
     Row(p.Pattern(1, ((4,), (0,))), KERNEL, 8),
+    Row(p.Submatrix(2, 4), DENSE, 8, lambda _: np.add.outer(np.arange(8) // 4, np.arange(6) // 2) == 0, local=True),
     Row(p.LowRank(2), DENSE, 48, rounds=True),
     Row(p.LowRank(3), CONV, 144, rounds=True),
     Row(p.Joint(p.Members(np.arange(48) % 6, 6, 2)), DENSE, 16, lambda _: np.broadcast_to(np.arange(6) < 2, DENSE)),
