@@ -1,12 +1,14 @@
 """Training that leaves prunable weights: SGD, l1, Powerpropagation and SSGD, pruned by magnitude, not retrained.
 
 --config=configs/lenet300_ssgd.py            LeNet-300-100 on MNIST
---config=configs/lenet300_ssgd.py:lenet5     LeNet-5, with what the validation split chose for LeNet-300-100 (Powerpropagation at a
-                                             third of that learning rate: at 0.3 it diverges)
+--config=configs/lenet300_ssgd.py:lenet5     LeNet-5, with what the validation split chose for LeNet-300-100
 --config=configs/lenet300_ssgd.py:tiny       seconds, on the embedded digits
+
+On LeNet-5 Powerpropagation diverges at the learning rate chosen for LeNet-300-100, 0.3, and gets 0.1.
 """
 
-from experiments.curves import Candidate, CurvesConfig
+from experiments.contest import Candidate
+from experiments.curves import CurvesConfig
 from experiments.schema import Fit
 
 

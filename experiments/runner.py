@@ -34,6 +34,7 @@ class Run(Generic[C]):
       config: What the program was asked for, checked.
       workdir: Opened.
       plan: The program's phases, given this run: its dense network (`model`), its `data`, and `load`.
+      widths: Of the dense network, if not the published ones.
       progress: Whether to show bars.
     """
 
@@ -43,12 +44,14 @@ class Run(Generic[C]):
         workdir: Workdir,
         plan: "Callable[[Run[C]], list[Phase]]",
         *,
+        widths: tuple[int, ...] = (),
         progress: bool = True,
     ):
         self.config, self.workdir, self.progress = config, workdir, progress
         self.data = data.load(config.dataset, validation=config.validation or None, seed=config.seed)
         shape = self.data.train.images.shape[1:]
-        self.model = zoo.build(config.model, classes=self.data.classes, input_shape=shape)
+        sizes = {"widths": tuple(widths)} if widths else {}
+        self.model = zoo.build(config.model, classes=self.data.classes, input_shape=shape, **sizes)
         self._teachers: dict[int, Teacher] = {}
         self.phases = plan(self)
         if config.distill.weight and any(phase.distill and phase.fit.flip for phase in self.phases):

@@ -66,7 +66,7 @@ class Submatrix:
             round_, _, now = state
             return round_ + 1, now, within(columns, within(filters, now))
 
-        # Columns by the filters that are kept by columns: no entry of `everything` is False, so one round runs at least.
+        # The first pair differs somewhere, so at least one round runs.
         everything = jnp.ones(x.shape, bool)
         kept = lax.while_loop(changed, improve, (jnp.int32(0), ~everything, everything))[2]
         return kept & within(filters, kept)
