@@ -161,8 +161,8 @@ def _hints(key: UInt[Array, "n"], count: Int[Array, ""]) -> UInt[Array, "4"]:
 
 def _first(mask: Bool[Array, "..."], count: Int[Array, ""]) -> Bool[Array, "..."]:
     """The first `count` True entries of a mask, by a running count within blocks (a plain `cumsum` is much slower)."""
-    width = 1024
     flat = mask.reshape(-1)
+    width = min(1024, flat.size)
     rows = jnp.pad(flat, (0, -flat.size % width)).reshape(-1, width)
     per_row = jnp.sum(rows, axis=1, dtype=jnp.int32)
     before = jnp.cumsum(per_row) - per_row

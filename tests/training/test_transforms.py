@@ -1,5 +1,7 @@
 """What every transform of the room must do: jit, vmap, dtypes, checkpoints, guests.  One row per transform."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,12 +67,14 @@ TRANSFORMS = {
     "tied, codebook": lambda inner: tied(inner, {"*kernel": Codebook(2)}),
     "tied, levels": lambda inner: tied(inner, {"*kernel": Levels(2)}),
 }
+ADAM = optax.adam(0.1)
 INNERS = {
+    "adam": lambda: ADAM,
     "momentum": lambda: optax.sgd(0.1, momentum=0.9),
-    "adamw": lambda: optax.adamw(0.1),
-    "adafactor": lambda: optax.adafactor(0.1, min_dim_size_to_factor=2),
+    "adafactor": lambda: optax.adafactor(0.1, min_dim_size_to_factor=2, momentum=0.9),
 }
-every_transform = pytest.mark.parametrize("transform", TRANSFORMS)
+# The scope keeps the tests of one transform together, which share its compiled functions.
+every_transform = pytest.mark.parametrize("transform", TRANSFORMS, scope="module")
 
 
 def make_params(dtype=jnp.float32, seed=0):
@@ -84,14 +88,30 @@ def gradients_of(params):
     return jax.tree.map(lambda w: w - jnp.ones_like(w), params)
 
 
-def steps(transform, params, state, number):
+@cache
+def make(transform, inner="adam"):
+    return TRANSFORMS[transform](INNERS[inner]())
+
+
+@cache
+def compiled(made):
+    """The two functions of a transform; whatever shares the transform shares their compilations."""
+
     @jax.jit
     def step(params, state):
-        updates, state = transform.update(gradients_of(params), state, params)
+        updates, state = made.update(gradients_of(params), state, params)
         return optax.apply_updates(params, updates), state
 
+    return jax.jit(made.init), step
+
+
+def start(made, params):
+    return compiled(made)[0](params)
+
+
+def steps(made, params, state, number):
     for _ in range(number):
-        params, state = step(params, state)
+        params, state = compiled(made)[1](params, state)
     return params, state
 
 
@@ -100,13 +120,21 @@ def signature(tree):
 
 
 @every_transform
-@pytest.mark.parametrize(
-    ("inner", "dtype"), [("momentum", jnp.float32), ("adamw", jnp.bfloat16), ("adafactor", jnp.float32)]
-)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("inner", INNERS)
 def test_shapes_and_dtypes_do_not_change(transform, inner, dtype):
-    made = TRANSFORMS[transform](INNERS[inner]())
     params = make_params(dtype)
-    state = jax.jit(made.init)(params)
+    init, step = compiled(make(transform, inner))
+    state = jax.eval_shape(init, params)
+    assert jax.eval_shape(step, params, state) == (jax.eval_shape(lambda: params), state)
+
+
+@every_transform
+@pytest.mark.parametrize(("inner", "dtype"), [("adam", jnp.float32), ("adafactor", jnp.bfloat16)])
+def test_all_numbers_stay_finite(transform, inner, dtype):
+    made = make(transform, inner)
+    params = make_params(dtype)
+    state = start(made, params)
     after, state_after = steps(made, params, state, 3)
     assert signature(after) == signature(params)
     assert signature(state_after) == signature(state)
@@ -115,30 +143,27 @@ def test_shapes_and_dtypes_do_not_change(transform, inner, dtype):
 
 @every_transform
 def test_a_population_is_one_vmap(transform):
-    made = TRANSFORMS[transform](optax.adam(0.1))
+    made = make(transform)
     members = [make_params(seed=seed) for seed in (0, 1)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
     @jax.jit
     @jax.vmap
     def run(params):
-        state = made.init(params)
-        for _ in range(3):
-            updates, state = made.update(gradients_of(params), state, params)
-            params = optax.apply_updates(params, updates)
-        return params
+        step = compiled(made)[1]
+        return jax.lax.scan(lambda carry, _: (step(*carry), None), (params, made.init(params)), length=3)[0][0]
 
     together = run(stacked)
     for index, member in enumerate(members):
-        alone, _ = steps(made, member, jax.jit(made.init)(member), 3)
+        alone, _ = steps(made, member, start(made, member), 3)
         np.testing.assert_allclose(together["fc"]["kernel"][index], alone["fc"]["kernel"], rtol=1e-5, atol=1e-6)
 
 
 @every_transform
 def test_a_state_taken_apart_and_put_together_continues_exactly(transform):
-    made = TRANSFORMS[transform](optax.adam(0.1))
+    made = make(transform)
     params = make_params()
-    middle, state = steps(made, params, jax.jit(made.init)(params), 1)
+    middle, state = steps(made, params, start(made, params), 1)
     flat, structure = jax.tree.flatten(state)
     assert structure == jax.tree.structure(jax.eval_shape(made.init, params))
     restored = jax.tree.unflatten(structure, [jnp.asarray(np.array(leaf)) for leaf in flat])
@@ -150,7 +175,7 @@ def test_a_state_taken_apart_and_put_together_continues_exactly(transform):
 @pytest.mark.slow
 @every_transform
 def test_the_state_can_be_donated_with_the_parameters(transform):
-    made = TRANSFORMS[transform](optax.adam(0.1))
+    made = make(transform)
     params = make_params()
     state = made.init(params)
 
@@ -163,28 +188,31 @@ def test_the_state_can_be_donated_with_the_parameters(transform):
 
 @every_transform
 def test_guests_train_like_a_plain_dict(transform):
-    made = TRANSFORMS[transform](optax.adam(0.1))
+    # Not only the same numbers: the same programs, and so nothing needs to be compiled.
+    init, step = compiled(make(transform))
     params = make_params()
-    plain, _ = steps(made, params, jax.jit(made.init)(params), 3)
-    expected = trees.leaves(plain)
+
+    def programs(params):
+        first, state = jax.make_jaxpr(init, return_shape=True)(params)
+        later, after = jax.make_jaxpr(step, return_shape=True)(params, state)
+        assert jax.tree.structure(after) == jax.tree.structure((params, state))
+        return str(first), str(later)
 
     frozen = FrozenDict(params)
     state = nnx.State({"fc": {name: nnx.Param(leaf) for name, leaf in params["fc"].items()}})
     for guest in (frozen, state):
-        after, _ = steps(made, guest, jax.jit(made.init)(guest), 3)
-        assert jax.tree.structure(after) == jax.tree.structure(guest)
-        for path, leaf in trees.leaves(after).items():
-            np.testing.assert_array_equal(leaf, expected[path])
+        assert list(trees.leaves(guest)) == list(trees.leaves(params))
+        assert programs(guest) == programs(params)
 
 
 @every_transform
 def test_unconstrained_leaves_are_trained_by_the_inner_optimizer_alone(transform):
-    made, inner = TRANSFORMS[transform](optax.adam(0.1)), optax.adam(0.1)
+    if transform == "admm, resetting":
+        pytest.skip("it starts its inner optimizer again")
+    made, inner = make(transform), ADAM
     params = make_params()
-    ours, _ = steps(made, params, jax.jit(made.init)(params), 3)
-    plain, _ = steps(inner, params, inner.init(params), 3)
-    if "resetting" in transform:
-        return
+    ours, _ = steps(made, params, start(made, params), 3)
+    plain, _ = steps(inner, params, start(inner, params), 3)
     np.testing.assert_array_equal(ours["fc"]["bias"], plain["fc"]["bias"])
 
 
@@ -192,12 +220,12 @@ def test_stages_compose():
     # Prune to six, keep the zeros, prune to three within them, quantize what is left.
     params = make_params()
     first = gradual_magnitude(optax.adam(0.01), {"*kernel": Cardinality(6)}, begin=0, end=2, every=1)
-    params, _ = steps(first, params, first.init(params), 2)
+    params, _ = steps(first, params, start(first, params), 2)
     masks = {"fc/kernel": params["fc"]["kernel"] != 0}
     second = masked(gradual_magnitude(optax.adam(0.01), {"*kernel": Cardinality(3)}, begin=0, end=2, every=1), masks)
-    params, _ = steps(second, params, second.init(params), 2)
+    params, _ = steps(second, params, start(second, params), 2)
     third = gradual_freeze(optax.adam(0.01), {"*kernel": Levels(1)}, fractions=(0.5, 1.0), every=1)
-    params, _ = steps(third, params, third.init(params), 2)
+    params, _ = steps(third, params, start(third, params), 2)
     kernel = np.asarray(params["fc"]["kernel"])
     assert np.sum(kernel != 0) == 3
     assert np.all(kernel[~np.asarray(masks["fc/kernel"])] == 0)
