@@ -1,4 +1,4 @@
-"""Records of `experiments.ssgd` as one table per configuration: a row per method, a column per pruning ratio.
+"""Records of contests as one table per configuration: a row per method, a column per pruning ratio.
 
 A record is the ``report.json`` of one seed under the name ``results/<config>-seed<k>.json``.
 """
@@ -16,8 +16,31 @@ LABELS = {
     "ssgd_log_l2": "SSGD, log-sum l2",
     "ssgd_log_l1": "SSGD, log-sum l1",
     "ssgd_p": "SSGD, p-norm",
+    "dense": "dense",
+    "static": "static random, ERK",
+    "set": "SET, ERK",
+    "rigl": "RigL, ERK",
+    "acdc": "AC/DC",
+    "soft_threshold": "STR",
+    "snip": "SNIP",
+    "grasp": "GraSP",
+    "synflow": "SynFlow",
+    "lottery_ticket": "lottery ticket",
+    "gradual_magnitude": "gradual magnitude (control)",
+    "admm": "ADMM",
 }
-VALUES = {"l1": "strength", "powerprop": "exponent", "ssgd_log_l2": "eps", "ssgd_log_l1": "eps", "ssgd_p": "p"}
+VALUES = {
+    "l1": "strength",
+    "powerprop": "exponent",
+    "ssgd_log_l2": "eps",
+    "ssgd_log_l1": "eps",
+    "ssgd_p": "p",
+    "set": "first share moved",
+    "rigl": "first share moved",
+    "acdc": "dense phases",
+    "soft_threshold": "weight decay",
+    "admm": "rho",
+}
 
 
 def cells(records: Sequence[Record]) -> dict[str, dict[str, dict[float, Measure]]]:
@@ -35,13 +58,27 @@ def cells(records: Sequence[Record]) -> dict[str, dict[str, dict[float, Measure]
 
 
 def label(curve: Mapping[str, Any]) -> str:
-    """A method with its number and learning rate.
+    """A method with its number and learning rate, and with its epochs where they differ between ratios.
 
     >>> label({"method": "ssgd_p", "value": 1.0, "learning_rate": 0.05})
     'SSGD, p-norm (p 1, learning rate 0.05)'
+    >>> spent = [{"epochs": 5.0}, {"epochs": 9.5}]
+    >>> label({"method": "snip", "value": 0.0, "optimizer": "adam", "learning_rate": 0.1, "points": spent})
+    'SNIP (Adam, learning rate 0.1, 5 to 9.5 epochs)'
     """
     value = f"{VALUES[curve['method']]} {curve['value']:g}, " if curve["method"] in VALUES else ""
-    return f"{LABELS[curve['method']]} ({value}learning rate {curve['learning_rate']:g})"
+    epochs = sorted({point["epochs"] for point in curve.get("points", ()) if "epochs" in point})
+    spent = f", {epochs[0]:g} to {epochs[-1]:g} epochs" if len(epochs) > 1 else ""
+    optimizer = {"adam": "Adam, ", "sgd": "SGD, "}.get(curve.get("optimizer", ""), "")
+    return f"{LABELS[curve['method']]} ({value}{optimizer}learning rate {curve['learning_rate']:g}{spent})"
+
+
+def trained_sparse(record: Record) -> bool:
+    """Whether a record is one of `experiments.sparse_training` rather than of `experiments.ssgd`.
+
+    The method that all others are compared with tells.
+    """
+    return any(curve["method"] == "dense" for curve in record.report["curves"])
 
 
 def to_markdown(records: Sequence[Record]) -> str:

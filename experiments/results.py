@@ -73,6 +73,14 @@ def section(records: Sequence[Record]) -> str:
                 " Pretrained networks were trained on the validation images as well: the accuracy before retraining is "
                 "no unseen one there."
             )
+    grown = [record for record in curves if curve_records.trained_sparse(record)]
+    curves = [record for record in curves if record not in grown]
+    if grown:
+        parts.append(f"**Ways to a sparse network**\n\n{curve_records.to_markdown(grown)}")
+        parts.append(
+            "From scratch to the same number of kernel weights, in the same number of epochs where none is named: test "
+            "accuracy, mean ± sample standard deviation over seeds."
+        )
     if curves:
         parts.append(f"**Pruned without retraining**\n\n{curve_records.to_markdown(curves)}")
         parts.append(
@@ -85,7 +93,7 @@ def section(records: Sequence[Record]) -> str:
 
 
 def by_program(records: Sequence[Record]) -> tuple[list[Record], list[Record], list[Record]]:
-    """The records of `experiments.compress`, those of `experiments.shrink`, and those of `experiments.ssgd`."""
+    """The records of `experiments.compress`, those of `experiments.shrink`, and those of contests."""
     pruned, cut, curves = ([r for r in records if key in r.report] for key in ("stages", "cuts", "curves"))
     return pruned, cut, curves
 

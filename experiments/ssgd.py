@@ -8,9 +8,6 @@ validation split chooses one candidate per method, the test split judges those, 
 resumes.
 """
 
-import contextlib
-import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +16,11 @@ from absl import app, flags
 if TYPE_CHECKING:
     import optax
 
-    from experiments.curves import Candidate, CurvesConfig
+    from experiments.contest import Candidate
+    from experiments.curves import CurvesConfig
     from experiments.phases import Phase
     from experiments.runner import Run
     from experiments.schema import Fit
-
-KERNELS = "*kernel"
 
 
 def run(config: "CurvesConfig", workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
@@ -41,41 +37,21 @@ def run(config: "CurvesConfig", workdir: str | Path, *, progress: bool = True) -
     Raises:
       ValueError: On any bad input, in one sentence, before anything half-written remains.
     """
-    from experiments import curves, schema, ssgd_report
-    from experiments.runner import Run
-    from experiments.workdir import Workdir, read_metrics
+    from experiments import contest, curves, ssgd_report
 
     curves.check(config)
-    with Workdir(workdir, schema.to_dict(config)) as directory:
-        finished = directory.path / "report.json"
-        if not finished.exists():
-            trained = {record["seed"] for record in read_metrics(directory.path)}
-            with contextlib.ExitStack() as stack:
-                runs = []
-                for seed in range(config.seed, config.seed + config.seeds):
-                    own = dataclasses.replace(config, seed=seed, seeds=1)
-                    place = stack.enter_context(Workdir(directory.path / f"seed{seed}", schema.to_dict(own)))
-                    this = Run(own, place, plan, progress=progress)
-                    this.train()
-                    if seed not in trained:
-                        directory.record({"seed": seed, "phases": len(this.phases)})
-                    runs.append(this)
-                report = ssgd_report.summarize(config, runs)
-            directory.write("report.json", json.dumps(report, indent=1).encode())
-        ssgd_report.write_html(directory)
-        return json.loads(finished.read_text())
+    return contest.run(config, workdir, plan, ssgd_report.summarize, ssgd_report.html, progress=progress)
 
 
 def plan(run: "Run[CurvesConfig]") -> "list[Phase]":
     """One phase per candidate, each from the same fresh parameters."""
     import jax
 
-    from experiments.curves import name
+    from experiments.contest import fitted, name
     from experiments.phases import Phase
 
     def phase(candidate: "Candidate") -> Phase:
-        rate = candidate.learning_rate or run.config.pretrain.learning_rate
-        fit = dataclasses.replace(run.config.pretrain, learning_rate=rate)
+        fit = fitted(candidate, run.config.pretrain)
         return Phase(
             name(candidate),
             fit,
@@ -92,6 +68,7 @@ def optimizer(candidate: "Candidate", fit: "Fit", steps: int) -> "optax.Gradient
     """The optimizer of `fit` under the candidate's method, which acts on kernels only."""
     from compressjax import training
     from experiments import phases
+    from experiments.contest import KERNELS
 
     inner, value = phases.optimizer(fit, steps), candidate.value
     if candidate.method == "sgd":
@@ -118,6 +95,7 @@ def prune(params: Any, ratio: float) -> Any:
            [ 2.,  0.]], dtype=float32)}}
     """
     from compressjax import projections, trees
+    from experiments.contest import KERNELS
 
     total = sum(leaf.size for path, leaf in trees.leaves(params).items() if path.endswith("kernel"))
     keep = projections.Joint(projections.Cardinality(max(1, int(total / ratio))))
@@ -128,11 +106,11 @@ def main(argv: list[str]) -> None:
     """Flag shell around `run`."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import launch, ssgd_report
+    from experiments import contest_report, launch
 
     launch.cache_compilations()
     result = run(flags.FLAGS.config, flags.FLAGS.workdir)
-    print(ssgd_report.headline(result))
+    print(contest_report.headline(result))
     print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compressjax import data, storage, trees, zoo
-from experiments import compress, curves, cuts, cutting, oneshot_config, phases, schema, schemes
+from experiments import compress, curves, cuts, cutting, oneshot_config, phases, schema, schemes, sparse_config
 from experiments.fitting import accuracy
 from experiments.schema import Admm, Distill, Fit, Quantize
 from experiments.workdir import Workdir, read_metrics
@@ -199,6 +199,8 @@ def test_every_config_is_valid_in_every_profile(path):
             schemes.check(config)
         elif isinstance(config, curves.CurvesConfig):
             curves.check(config)
+        elif isinstance(config, sparse_config.SparseConfig):
+            sparse_config.check(config)
         elif isinstance(config, oneshot_config.OneshotConfig):
             oneshot_config.check(config)
         else:

@@ -11,8 +11,9 @@ import pytest
 
 from compressjax import data, storage, trees, zoo
 from configs.lenet300_ssgd import get_config
-from experiments import curve_records, curves, report, results, schema, ssgd, ssgd_report, style
-from experiments.curves import Candidate, CurvesConfig
+from experiments import contest_report, curve_records, curves, report, results, schema, ssgd, style
+from experiments.contest import Candidate
+from experiments.curves import CurvesConfig
 from experiments.fitting import accuracy
 from experiments.records import Record, load
 from experiments.schema import Distill, Fit
@@ -85,10 +86,10 @@ def test_the_page_and_the_printed_table(finished):
     assert all(curve_records.label(curve) in page for curve in found["curves"])
     assert page.count("<figure>") == 1
     assert report.CSS in page
-    lines = ssgd_report.headline(found).splitlines()
+    lines = contest_report.headline(found).splitlines()
     assert lines[0].split() == ["dense", "2.0×", "10.0×"]
     assert len(lines) == 1 + len(found["curves"])
-    assert style.render(ssgd_report.accuracy_against_ratio(found)).startswith(b"<?xml")
+    assert style.render(contest_report.accuracy_against_ratio(found, "test accuracy")).startswith(b"<?xml")
 
 
 def test_reports_of_seeds_are_records(finished, tmp_path):
@@ -100,7 +101,7 @@ def test_reports_of_seeds_are_records(finished, tmp_path):
     assert table[0] == "`digits_ssgd`: 2 seeds"
     assert table[2] == "| method | dense | 2.0× | 10.0× |"
     assert len(table) == 4 + len(found["curves"])
-    assert re.search(r"^\| SGD \(learning rate 0\.05\) \|.* ± ", table[4])
+    assert re.search(r"^\| SGD \(SGD, learning rate 0\.05\) \|.* ± ", table[4])
     assert "Pruned without retraining" in results.section(records)
 
 
@@ -154,12 +155,12 @@ def test_every_profile_is_a_valid_configuration():
     ("changes", "match"),
     [
         ({"candidates": ()}, "holds no 'sgd'"),
-        ({"candidates": (Candidate(), Candidate("magic"))}, r"candidates\[1\]\.method is 'magic'"),
-        ({"candidates": (Candidate(), Candidate())}, "same as an earlier candidate"),
+        ({"candidates": (Candidate("sgd"), Candidate("magic"))}, r"candidates\[1\]\.method is 'magic'"),
+        ({"candidates": (Candidate("sgd"), Candidate("sgd"))}, "same as an earlier candidate"),
         ({"candidates": (Candidate("sgd", 1.0),)}, "sgd has none"),
-        ({"candidates": (Candidate(), Candidate("powerprop", 0.5))}, "at least 1"),
-        ({"candidates": (Candidate(), Candidate("ssgd_p", 2.5))}, "at most 2"),
-        ({"candidates": (Candidate(), Candidate("ssgd_log_l2"))}, "must be positive"),
+        ({"candidates": (Candidate("sgd"), Candidate("powerprop", 0.5))}, "at least 1"),
+        ({"candidates": (Candidate("sgd"), Candidate("ssgd_p", 2.5))}, "at most 2"),
+        ({"candidates": (Candidate("sgd"), Candidate("ssgd_log_l2"))}, "must be positive"),
         ({"ratios": ()}, "config.ratios is"),
         ({"ratios": (1.0, 2.0)}, "all above 1"),
         ({"seeds": 0}, "config.seeds is 0"),
@@ -168,7 +169,7 @@ def test_every_profile_is_a_valid_configuration():
 )
 def test_bad_input_is_refused_before_training(changes, match, tmp_path):
     with pytest.raises(ValueError, match=match):
-        ssgd.run(CurvesConfig(**{"candidates": (Candidate(),), **changes}), tmp_path / "run", progress=False)
+        ssgd.run(CurvesConfig(**{"candidates": (Candidate("sgd"),), **changes}), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
