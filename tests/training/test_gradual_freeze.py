@@ -90,9 +90,8 @@ def test_levels_can_be_tuned_afterwards():
     transform = gradual_freeze(optax.sgd(0.01), rules, fractions=(0.5, 1.0), every=1)
     *_, (params, state) = run(transform, params, 2, lambda w: w - 1.0)
     transform = tied(optax.sgd(0.1), rules)
-    tuning = transform.init(params)
-    updates, _ = transform.update(jax.tree.map(lambda w: w - 1.0, params), tuning, params)
-    moved = optax.apply_updates(params, updates)["w"]
+    *_, (moved, _) = run(transform, params, 1, lambda w: w - 1.0)
+    moved = moved["w"]
     for level in np.unique(params["w"]):
         assert len(np.unique(moved[params["w"] == level])) == 1
     assert set(np.unique(params["w"])) - {0.0} <= set(np.asarray(state.levels["w"]).tolist())
