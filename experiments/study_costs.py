@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from compressjax import masks, projections, trees
@@ -51,13 +52,13 @@ def native(leaf: np.ndarray, rule: projections.Constraint, bits: int) -> float:
         case projections.NM():
             return formulas.nm(int(alive.sum()), rule.m, bits)
         case projections.BlockPunched():
-            groups = int((np.asarray(rule.energies(leaf)) > 0).sum())
+            groups = int((np.asarray(rule.energies(jnp.asarray(leaf))) > 0).sum())
             size = leaf.size // rule.groups(leaf.shape)
             return formulas.block_punched(groups * size, 1, rule.groups(leaf.shape), bits)
         case projections.Submatrix():
             matrix = alive.reshape(-1, leaf.shape[-1])
-            rows, columns = int(matrix.any(1).sum()), int(matrix.any(0).sum())
-            return formulas.structured(*matrix.shape, rows, columns, bits)
+            columns, filters = (int(matrix.any(axis).sum()) for axis in (1, 0))
+            return formulas.structured(len(matrix), leaf.shape[-1], columns, filters, bits)
     return min(formulas.compare_formats(alive, bits).values())
 
 

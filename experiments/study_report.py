@@ -92,7 +92,7 @@ class _Networks:
 
 def _scheme(networks: _Networks, scheme: Scheme, weights: int) -> dict[str, Any]:
     config = networks.run.config
-    rungs = [
+    rungs: list[dict[str, Any]] = [
         {
             "name": rung(scheme.kind, ratio),
             "asked": ratio,
@@ -278,8 +278,8 @@ def html(found: Record) -> str:
         f"<h1>{escape(title)}</h1>",
         f"<p>{found['dense']['weights']:,} weights, dense test accuracy {percent(found['dense']['test_accuracy'])} "
         f"(validation {percent(found['dense']['validation_accuracy'])}). Every kind of sparsity climbs its ladder by "
-        f"the same solver; the last rung that loses at most {100 * config['tolerance']:g} points of validation accuracy "
-        "is quantized to every number of bits.</p>",
+        f"the same solver; the last rung that loses at most {100 * config['tolerance']:g} points of validation "
+        "accuracy is quantized to every number of bits.</p>",
         f'<p class="soft">{report.circumstances(found)}</p>',
         *report.picture(
             "Crossover",
