@@ -13,8 +13,7 @@ def get_config(profile: str = "full") -> Config:
     """Profiles: full and tiny."""
     config = best()
     config.quantize = (
-        quantize(2, {"*/kernel": 2}, quantizer="levels", lean=True, length=2.0, published="1,110x of the whole file"),
-        quantize(2, {"*/kernel": 3}, quantizer="levels", lean=True, length=2.0, published="1,110x of the whole file"),
-        quantize(3, {"*/kernel": 2}, quantizer="levels", lean=True, length=2.0, published="2,800x of the whole file"),
+        quantize(2, {"*/kernel": 2}, quantizer="levels", lean=True, length=4.0, published="1,110x of the whole file"),
+        quantize(3, {"*/kernel": 2}, quantizer="levels", lean=True, length=4.0, published="2,800x of the whole file"),
     )
     return select(config, profile)
