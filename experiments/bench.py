@@ -1,6 +1,6 @@
 """Speed, as ratios measured within one run: a machine's absolute times say little, its ratios travel.
 
-    python -m experiments.bench [--suite=all|train|projection|storage] [--repeats=9] [--small] [--out=FILE.json]
+    python -m experiments.bench [--suite=all|train|transforms|projection|storage] [--repeats=9] [--small] [--out=F.json]
 
 Repetitions of the variants that are compared are interleaved, in alternating order, and the median of the ratios within
 a round is taken, so that a slow moment of the machine meets all of them.  Beside it stand the middle half of the
@@ -19,7 +19,7 @@ from absl import app, flags, logging
 
 from experiments.timing import Row, compare, interleaved, to_text
 
-SUITES = ("all", "train", "projection", "storage")
+SUITES = ("all", "train", "transforms", "projection", "storage")
 REFRESH = 32  # optimizer steps between refreshes of the ADMM variables
 
 
@@ -147,8 +147,9 @@ def run(suite: str, repeats: int, *, small: bool = False) -> dict[str, Any]:
     if repeats < 1:
         raise ValueError(f"--repeats is {repeats}; it must be at least 1.")
     from experiments.bench_storage import storage
+    from experiments.bench_transforms import transforms
 
-    suites = {"train": train, "projection": projection, "storage": storage}
+    suites = {"train": train, "transforms": transforms, "projection": projection, "storage": storage}
     rows = [row for name in suites if suite in ("all", name) for row in suites[name](repeats, small)]
     return {
         "backend": jax.default_backend(),

@@ -1,12 +1,36 @@
 """The benchmark's own arithmetic; its figures are nobody's test."""
 
+import inspect
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from compressjax import trees
-from experiments import bench, bench_storage, timing
+from compressjax import training, trees
+from experiments import bench, bench_storage, bench_transforms, timing
+
+# Of `training`: schedules, functions of weights or gradients, and parts of what is measured.
+HELPERS = {
+    "coarse",
+    "dynamic_sparse",
+    "geometric",
+    "half_cosine",
+    "power",
+    "quantized",
+    "reset_slots",
+    "rewind",
+    "root",
+    "staged",
+    "ternarize",
+    "ternary_mean",
+    "thresholded",
+    "traffic",
+    "with_levels",
+}
 
 
 def test_variants_take_turns_in_alternating_order() -> None:
@@ -56,8 +80,34 @@ def test_a_failing_measurement_is_reported_in_one_sentence(tmp_path: Path) -> No
         bench_storage._child("decode", "pruned", str(tmp_path / "nowhere"), small=True)
 
 
+@pytest.fixture(scope="module")
+def variants() -> list[bench_transforms.Variant]:
+    params = {"a": {"kernel": jnp.ones((4, 8)), "bias": jnp.zeros(8)}, "b": {"kernel": jnp.ones((8, 4))}}
+
+    def loss(params: Any, x: Any, y: Any) -> Any:
+        return jnp.mean(((x @ params["a"]["kernel"] + params["a"]["bias"][None]) @ params["b"]["kernel"] - y) ** 2)
+
+    return list(bench_transforms.variants(loss, params, optax.with_extra_args_support(optax.adam(0.1)), 4))
+
+
+def test_every_transform_of_the_room_is_measured(variants: list[bench_transforms.Variant]) -> None:
+    measured = {variant.name.split(",")[0].split(" ")[0] for variant in variants}
+    makers = {name for name in training.__all__ if inspect.isfunction(getattr(training, name)) and name not in HELPERS}
+    assert measured == makers
+    assert [variant.name for variant in variants if variant.goal is None] == ["sharpness_aware (two gradients)"]
+
+
+def test_a_step_of_every_variant_is_one_of_its_parameters(variants: list[bench_transforms.Variant]) -> None:
+    for variant in variants:
+        state = jax.eval_shape(variant.optimizer.init, variant.params)
+        _, gradient = jax.eval_shape(variant.gradient, variant.params, jnp.ones((2, 4)), jnp.ones((2, 4)))
+        updates, after = jax.eval_shape(variant.optimizer.update, gradient, state, variant.params)
+        assert jax.tree.structure(updates) == jax.tree.structure(variant.params)
+        assert after == state
+
+
 @pytest.mark.slow
 def test_all_suites_run_on_small_sizes() -> None:
     rows = bench.run("all", 1, small=True)["rows"]
-    assert [row["suite"] for row in rows] == ["train"] * 3 + ["projection"] + ["storage"] * 10
+    assert [row["suite"] for row in rows] == ["train"] * 3 + ["transforms"] * 22 + ["projection"] + ["storage"] * 10
     assert all(row["value"] > 0 for row in rows)
