@@ -132,7 +132,7 @@ def variants(loss: Callable[..., Any], params: Any, adam: Any, steps: int = STEP
     yield on(rounded, "tied, levels", training.tied(adam, levels))
     yield on(shared, "tied, codebook", training.tied(adam, {KERNELS: Codebook(3)}))
     yield on(params, "ternary_gradients", training.ternary_gradients(adam, key))
-    yield on(params, "latent, 2:4", training.latent(adam, {KERNELS: NM(2, 4)}))
+    yield on(params, "latent, 1:2", training.latent(adam, {KERNELS: NM(1, 2, axis=-1)}))
     yield on(params, "latent, sparse", training.latent(adam, sparse))
     yield on(params, "latent, levels", training.latent(adam, levels))
     trained = training.with_levels(params, learned)

@@ -14,6 +14,7 @@ from typing import Any
 from experiments.text import percent
 
 CONTROL, ABLATION = "_control", "_norescale"
+PROGRAMS = {"stages", "cuts", "curves", "schemes"}  # the entry that tells which program wrote a report
 NAME = re.compile(r"(?P<config>.+)-seed(?P<seed>\d+)\.json")
 
 
@@ -121,7 +122,11 @@ def load(folder: Path) -> list[Record]:
             report = json.loads(file.read_text())
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON.") from error
-        if not isinstance(report, dict) or "dense" not in report or not {"stages", "cuts", "curves"} & report.keys():
+        if (
+            not isinstance(report, dict)
+            or "dense" not in report
+            or not {"stages", "cuts", "curves", "schemes"} & report.keys()
+        ):
             raise ValueError(
                 f"{file} is not the report.json of a run: it has no entries 'dense' and 'stages', 'cuts' or 'curves'."
             )

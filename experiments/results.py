@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import curve_records, cut_records
+from experiments import curve_records, cut_records, study_records
 from experiments.records import (
     AblationRow,
     FileRow,
@@ -86,6 +86,14 @@ def section(records: Sequence[Record]) -> str:
         parts.append(
             "Trained from scratch as named, then pruned by magnitude over all kernels together: test accuracy, mean ± "
             "sample standard deviation over seeds; the numbers of each method were chosen on validation images."
+        )
+    studied = [record for record in records if "schemes" in record.report]
+    if studied:
+        parts.append(f"**Structured or not**\n\n{study_records.to_markdown(studied)}")
+        parts.append(
+            "The last rung of each kind's ladder that is within the tolerance, quantized to every number of bits: "
+            "bytes of the whole file, in brackets where quantization lost more than the tolerance; speed against the dense "
+            "network, measured in packed form."
         )
     if pruned:
         parts.append(_LEGEND)
@@ -209,7 +217,20 @@ def run(results: Path, readme: Path, picture: Path | None, *, check: bool = Fals
         return f"{readme} agrees with {len(records)} records."
     write_atomic(readme, after.encode())
     drawn = figure(by_program(records)[0], picture) if picture else None
+    if picture:
+        _draw_crossovers(records, picture)
     return f"{readme}: tables from {len(records)} records" + (f"; figure {drawn}." if drawn else ".")
+
+
+def _draw_crossovers(records: Sequence[Record], picture: Path) -> None:
+    """One figure per storage study, beside the picture, with its suffix."""
+    from experiments import style
+    from experiments.study_plots import crossover
+
+    for record in records:
+        if "schemes" in record.report:
+            file = picture.with_name(f"{record.config}{picture.suffix}")
+            file.write_bytes(style.render(crossover(record.report), picture.suffix.removeprefix("."), dpi=160))
 
 
 def main(argv: list[str]) -> None:

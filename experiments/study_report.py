@@ -11,25 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from compressjax import cost, interop, runtime, trees
-from experiments import phases, report, schema, style
+from experiments import phases, report, schema
 from experiments.fitting import accuracy
 from experiments.runner import Run
 from experiments.storage_study import best, quantized_name
 from experiments.study_config import DENSE, FLOAT, LABELS, WEIGHTS, Scheme, StudyConfig, kernels, rules, rung
 from experiments.study_costs import CODECS, formats, required, single_weights
+from experiments.study_plots import CODEC_LABELS, crossover, needed
 from experiments.text import count, number, percent, size, times
 
 Record = Mapping[str, Any]
-CODEC_LABELS = {
-    "relative": "relative index",
-    "csr": "CSR",
-    "bitmap": "bitmap",
-    "entropy": "entropy-coded positions",
-    "native": "own format",
-}
 
 
 def summarize(run: Run[StudyConfig]) -> dict[str, Any]:
@@ -175,56 +168,6 @@ def headline(found: Record) -> str:
     return "\n".join(lines)
 
 
-@style.styled
-def crossover(found: Record) -> Figure:
-    """Required advantage by bits against filters and columns (or the first other kind), and bytes of the files."""
-    figure, axes = style.new_figure(9.2, 3.6, 1, 2)
-    left, right = axes[0]
-    rivals = [scheme for scheme in found["schemes"] if scheme["kind"] != WEIGHTS]
-    rival = next((scheme for scheme in rivals if scheme["kind"] == "filters"), rivals[0])
-    widths = [file["bits"] for file in rival["files"]]
-    places = range(len(widths))
-    for codec, colour in zip(CODECS, style.colours(list(CODECS)), strict=True):
-        needed = [_needed(rival, codec, bits) for bits in widths]
-        left.plot(places, needed, "o-", color=colour, markersize=4, linewidth=1.3, label=CODEC_LABELS[codec])
-    left.axhline(rival["advantage"], color="black", linestyle="--", linewidth=1)
-    left.annotate(
-        f"reached at equal accuracy: {rival['advantage']:.2g}×",
-        (len(widths) - 1, rival["advantage"]),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-    )
-    left.set_ylabel(f"required ratio over {LABELS[rival['kind']]}")
-    left.set_title("advantage that single weights need")
-    for scheme, colour in zip(found["schemes"], style.colours([s["kind"] for s in found["schemes"]]), strict=True):
-        right.plot(
-            places,
-            [file["bytes"] for file in scheme["files"]],
-            "o-",
-            color=colour,
-            markersize=4,
-            linewidth=1.3,
-            label=LABELS[scheme["kind"]],
-        )
-    right.set_ylabel("bytes of the file")
-    right.set_title("files")
-    for ax in (left, right):
-        ax.set_yscale("log")
-        ax.set_xticks(list(places), [str(bits) for bits in widths])
-        ax.set_xlabel("bits per weight")
-        style.legend(ax)
-    return figure
-
-
-def _needed(scheme: Record, codec: str, bits: int) -> float:
-    """Required advantage, nan where no ratio is enough; JSON has made texts of the numbers of bits."""
-    row = scheme["required"][codec]
-    value = row.get(bits, row.get(str(bits)))
-    return math.nan if value is None else value
-
-
 def html(found: Record) -> str:
     """The page as text."""
     config = found["config"]
@@ -250,8 +193,8 @@ def html(found: Record) -> str:
         ("single weights over it", lambda r: times(r["advantage"])),
         ("speed, packed", lambda r: f"{speed[r['kind']]:.2f}×"),
     )
-    needed = [
-        {"kind": scheme["kind"], "codec": codec, "row": {bits: _needed(scheme, codec, bits) for bits in widths}}
+    advantages = [
+        {"kind": scheme["kind"], "codec": codec, "row": {bits: needed(scheme, codec, bits) for bits in widths}}
         for scheme in found["schemes"]
         if "required" in scheme
         for codec in CODECS
@@ -300,7 +243,7 @@ def html(found: Record) -> str:
                 ("single weights by", lambda r: CODEC_LABELS[r["codec"]]),
                 *map(needed_column, widths),
             ),
-            needed,
+            advantages,
             ("against", "single weights by"),
         ),
         "<h2>Kernels by every format</h2>",
