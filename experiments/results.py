@@ -92,8 +92,8 @@ def section(records: Sequence[Record]) -> str:
         parts.append(f"**Structured or not**\n\n{study_records.to_markdown(studied)}")
         parts.append(
             "The last rung of each kind's ladder that is within the tolerance, quantized to every number of bits: "
-            "bytes of the whole file, in brackets where quantization lost more than the tolerance; speed against the dense "
-            "network, measured in packed form."
+            "bytes of the whole file, in brackets where quantization lost more than the tolerance; speed against the "
+            "dense network, measured in packed form."
         )
     if pruned:
         parts.append(_LEGEND)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments import style
 from experiments.study_config import LABELS, WEIGHTS
@@ -55,8 +56,11 @@ def crossover(found: Record) -> Figure:
         )
     right.set_ylabel("bytes of the file")
     right.set_title("files")
-    for ax in (left, right):
+    for ax, steps, text in ((left, (1, 1.5, 2, 3, 5, 7), "{:g}×"), (right, (1, 2, 5), "{:,.0f}")):
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=steps))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _, text=text: text.format(value)))
         ax.set_xticks(list(places), [str(bits) for bits in widths])
         ax.set_xlabel("bits per weight")
         style.legend(ax)
