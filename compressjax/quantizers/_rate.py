@@ -127,6 +127,7 @@ def soft_code_length(x: Float[Array, "..."], *, channels: int | None = None, wid
     With the densities of `rates` taken over s,
 
         sum_i  s_i (log2(1 + 1/odds_i) + 1) + (1 - s_i) log2(1 + odds_i)
+          =  sum_i  s_i (1 - log2 odds_i) + log2(1 + odds_i)
 
     Args:
       x: A tensor.
@@ -148,7 +149,8 @@ def soft_code_length(x: Float[Array, "..."], *, channels: int | None = None, wid
     size = jax.lax.stop_gradient(jnp.mean(square))
     soft = square / jnp.where(size > 0, square + width**2 * size, 1.0)
     odds = jax.lax.stop_gradient(_log_odds(_view(soft, channels)).reshape(x.shape))
-    return jnp.sum(soft * (jnp.logaddexp2(-odds, 0.0) + 1.0) + (1.0 - soft) * jnp.logaddexp2(odds, 0.0))
+    # The second form: its gradient takes no logarithm of single entries.
+    return jnp.sum(soft * (1.0 - odds) + jnp.logaddexp2(odds, 0.0))
 
 
 def fit_scale(x: Float[Array, "..."], codes: Int[Array, "..."]) -> Float[Array, ""]:
