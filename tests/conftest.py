@@ -46,6 +46,16 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """The directory and the report of one finished compression run, for every test that only reads them."""
+    from experiments import compress
+    from tests.experiments import tiny
+
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    return workdir, compress.run(tiny.config(), workdir, progress=False)
+
+
 LONGEST = ("tests/invariants/test_resume", "tests/experiments/")
 
 

@@ -20,21 +20,14 @@ from tests.experiments import tiny
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    report = compress.run(tiny.config(), workdir, progress=False)
-    return workdir, report
-
-
-def test_leaves_every_promised_file(finished):
-    workdir, _ = finished
+def test_leaves_every_promised_file(tiny_run):
+    workdir, _ = tiny_run
     for name in ("config.json", "metrics.jsonl", "report.json", "report.html", "model.cjx", "dense.cjx", "stage-1.cjx"):
         assert (workdir / name).stat().st_size > 0, name
 
 
-def test_counts_are_exact_and_accuracy_is_kept(finished):
-    _, report = finished
+def test_counts_are_exact_and_accuracy_is_kept(tiny_run):
+    _, report = tiny_run
     stage = report["stages"][0]
     assert stage["keep"] == {"fc1/kernel": 4000, "fc2/kernel": 800, "fc3/kernel": 200}
     assert stage["weights"] <= 5000  # removing dead units may take more
@@ -42,8 +35,8 @@ def test_counts_are_exact_and_accuracy_is_kept(finished):
     assert stage["test_accuracy"] > report["dense"]["test_accuracy"] - 0.1
 
 
-def test_report_describes_the_reloaded_file(finished):
-    workdir, report = finished
+def test_report_describes_the_reloaded_file(tiny_run):
+    workdir, report = tiny_run
     item = report["quantized"][0]
     content = (workdir / "model.cjx").read_bytes()
     assert item["bytes"] == len(content)
@@ -55,8 +48,8 @@ def test_report_describes_the_reloaded_file(finished):
             assert len(np.unique(kernel[kernel != 0])) <= 8
 
 
-def test_ratios_are_ordered_and_add_up(finished):
-    _, report = finished
+def test_ratios_are_ordered_and_add_up(tiny_run):
+    _, report = tiny_run
     item = report["quantized"][0]
     assert item["ratio_data"] > item["ratio_file_without_biases"] > 1
     assert item["ratio_data"] > item["ratio_data_with_biases"] > item["ratio_file"] > 1
@@ -64,24 +57,24 @@ def test_ratios_are_ordered_and_add_up(finished):
     assert streams + item["header_bits"] == 8 * item["bytes"]
 
 
-def test_metrics_tell_the_residuals(finished):
-    workdir, _ = finished
+def test_metrics_tell_the_residuals(tiny_run):
+    workdir, _ = tiny_run
     last = [record for record in read_metrics(workdir) if record["phase"] == "stage-1/admm"][-1]
     assert set(last["primal"]) == set(tiny.LAYERS)
     assert all(value >= 0 for value in last["primal"].values())
     assert last["rho"] == pytest.approx(0.05, rel=0.05)
 
 
-def test_a_finished_run_is_not_repeated(finished):
-    workdir, report = finished
+def test_a_finished_run_is_not_repeated(tiny_run):
+    workdir, report = tiny_run
     before = (workdir / "metrics.jsonl").read_bytes()
     assert compress.run(tiny.config(), workdir, progress=False) == report
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow
-def test_control_and_load_share_the_dense_network(finished, tmp_path):
-    workdir, report = finished
+def test_control_and_load_share_the_dense_network(tiny_run, tmp_path):
+    workdir, report = tiny_run
     config = tiny.config(control=True, load=str(workdir / "dense.cjx"), quantize=())
     both = compress.run(config, tmp_path / "both", progress=False)
     assert both["dense"]["test_accuracy"] == report["dense"]["test_accuracy"]
@@ -99,8 +92,8 @@ def test_distillation_scan_and_coarse_schedule_run(tmp_path):
     assert report["stages"][0]["test_accuracy"] > 0.3  # chance is 0.1
 
 
-def test_refuses_another_configuration(finished):
-    workdir, _ = finished
+def test_refuses_another_configuration(tiny_run):
+    workdir, _ = tiny_run
     with pytest.raises(ValueError, match=r"another configuration \(seed differ"):
         compress.run(tiny.config(seed=1), workdir, progress=False)
 
@@ -167,14 +160,14 @@ def test_divergence_names_step_and_leaf_and_keeps_the_checkpoint(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in trees.leaves(arrays["params"]).values())
 
 
-def test_a_dense_network_of_another_seed_is_refused(finished, tmp_path):
-    workdir, _ = finished
+def test_a_dense_network_of_another_seed_is_refused(tiny_run, tmp_path):
+    workdir, _ = tiny_run
     with pytest.raises(ValueError, match="seed 0, this run has 1"):
         compress.run(tiny.config(load=str(workdir / "dense.cjx"), seed=1), tmp_path, progress=False)
 
 
-def test_lost_records_are_noticed(finished, tmp_path):
-    workdir, _ = finished
+def test_lost_records_are_noticed(tiny_run, tmp_path):
+    workdir, _ = tiny_run
     config = json.loads((workdir / "config.json").read_text())
     with Workdir(tmp_path, config) as directory:
         directory.record({"step": 0})

@@ -17,9 +17,8 @@ FILES = ("metrics.jsonl", "dense.cjx", "stage-1.cjx", "model.cjx")
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole")
-    compress.run(tiny.config(), workdir, progress=False)
+def uninterrupted(tiny_run):
+    workdir, _ = tiny_run
     return {name: (workdir / name).read_bytes() for name in FILES}
 
 
