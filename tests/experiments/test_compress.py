@@ -11,13 +11,33 @@ import numpy as np
 import pytest
 
 from compressjax import data, storage, trees, zoo
-from experiments import compress, curves, cuts, cutting, oneshot_config, phases, schema, schemes, sparse_config
+from experiments import (
+    compress,
+    curves,
+    cuts,
+    cutting,
+    oneshot_config,
+    phases,
+    schema,
+    schemes,
+    sparse_config,
+    study_config,
+)
 from experiments.fitting import accuracy
 from experiments.schema import Admm, Distill, Fit, Quantize
 from experiments.workdir import Workdir, read_metrics
 from tests.experiments import tiny
 
 ROOT = Path(__file__).parents[2]
+CHECKS = {
+    schema.Config: schema.check,
+    cuts.ShrinkConfig: cuts.check,
+    schemes.LowPrecisionConfig: schemes.check,
+    curves.CurvesConfig: curves.check,
+    sparse_config.SparseConfig: sparse_config.check,
+    oneshot_config.OneshotConfig: oneshot_config.check,
+    study_config.StudyConfig: study_config.check,
+}
 
 
 def test_leaves_every_promised_file(tiny_run):
@@ -185,19 +205,10 @@ def test_every_config_is_valid_in_every_profile(path):
     module = importlib.import_module(f"configs.{path.stem}")
     for profile in ("full", "tiny"):
         config = module.get_config(profile)
+        CHECKS[type(config)](config)
         if isinstance(config, cuts.ShrinkConfig):
-            cuts.check(config)
             cutting.Knife(config, zoo.build(config.model), None).check()
-        elif isinstance(config, schemes.LowPrecisionConfig):
-            schemes.check(config)
-        elif isinstance(config, curves.CurvesConfig):
-            curves.check(config)
-        elif isinstance(config, sparse_config.SparseConfig):
-            sparse_config.check(config)
-        elif isinstance(config, oneshot_config.OneshotConfig):
-            oneshot_config.check(config)
-        else:
-            schema.check(config)
+        elif isinstance(config, schema.Config):
             phases.preflight(config, zoo.build(config.model))
     with pytest.raises(ValueError, match="profile"):
         module.get_config("huge")

@@ -32,7 +32,7 @@ def random_params(model, seed, density=1.0):
 def outputs(model, *parameters):
     x = jax.random.uniform(jax.random.key(7), (4, *model.input_shape))
     return [
-        np.asarray(zoo.build(**{**model.config, "widths": zoo.widths_of(model.name, p)}).apply(p, x))
+        np.asarray(jax.jit(zoo.build(**{**model.config, "widths": zoo.widths_of(model.name, p)}).apply)(p, x))
         for p in parameters
     ]
 
