@@ -43,7 +43,7 @@ demo: $(INSTALLED)
 	@echo "Report: $(DEMO)/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --durations=10
 
 # pytest exits with 5 when no test carries the mark, which is fine here.
 slow: $(INSTALLED)
