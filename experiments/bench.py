@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,14 @@ def projection(repeats: int, small: bool = False) -> list[Row]:
     return [compare("projection", name, found["jax"], found["numpy"], None)]
 
 
-def run(suite: str, repeats: int, *, small: bool = False) -> dict[str, Any]:
+def run(suite: str, repeats: int, *, small: bool = False, network: str = "lenet5") -> dict[str, Any]:
     """Runs one suite, or all.
 
     Args:
       suite: One of `SUITES`.
       repeats: Rounds of the interleaved measurements.
       small: Small sizes: a check that the program runs, not a measurement.
+      network: Of the suite `transforms`, lenet5 or resnet20; the other suites have networks of their own.
 
     Returns:
       JSON-ready: the rows, and what they were measured on.
@@ -147,9 +149,16 @@ def run(suite: str, repeats: int, *, small: bool = False) -> dict[str, Any]:
     if repeats < 1:
         raise ValueError(f"--repeats is {repeats}; it must be at least 1.")
     from experiments.bench_storage import storage
-    from experiments.bench_transforms import transforms
+    from experiments.bench_transforms import BATCH, transforms
 
-    suites = {"train": train, "transforms": transforms, "projection": projection, "storage": storage}
+    if network not in BATCH:
+        raise ValueError(f"There is no network {network!r} here; choose one of {', '.join(BATCH)}.")
+    suites: dict[str, Callable[[int, bool], list[Row]]] = {
+        "train": train,
+        "transforms": partial(transforms, network=network),
+        "projection": projection,
+        "storage": storage,
+    }
     rows = [row for name in suites if suite in ("all", name) for row in suites[name](repeats, small)]
     return {
         "backend": jax.default_backend(),
@@ -160,6 +169,7 @@ def run(suite: str, repeats: int, *, small: bool = False) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "repeats": repeats,
         "small": small,
+        "network": network,
         "rows": [{**asdict(row), "met": row.met} for row in rows],
     }
 
@@ -171,7 +181,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     logging.set_verbosity(logging.WARNING)  # JAX reports each backend that is not there
     try:
-        found = run(values.suite, values.repeats, small=values.small)
+        found = run(values.suite, values.repeats, small=values.small, network=values.network)
         rows = [Row(**{key: value for key, value in row.items() if key != "met"}) for row in found["rows"]]
         print(to_text(rows))
         print(f"{found['device']}, {found['cores']} cores, load {found['load']}, JAX {found['jax']}")
@@ -186,5 +196,6 @@ if __name__ == "__main__":
     flags.DEFINE_enum("suite", "all", SUITES, "Which measurements to make.")
     flags.DEFINE_integer("repeats", 9, "Rounds of the interleaved measurements.")
     flags.DEFINE_bool("small", False, "Small sizes: a check that the program runs, not a measurement.")
+    flags.DEFINE_string("network", "lenet5", "Of the suite transforms: lenet5, or resnet20, which takes longer.")
     flags.DEFINE_string("out", "", "File to write the measurements to, as JSON.")
     app.run(main)

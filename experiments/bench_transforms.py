@@ -1,8 +1,8 @@
 """What a training step costs under each transform of `compressjax.training`, against the plain step.
 
-Part of `experiments.bench`.  LeNet-5 (20-50-500), batch 128, Adam inside.  Every transform takes turns with the plain
-step alone, so that both meet the same machine.  What happens once in a while (a projection, a change of masks) happens
-once in the steps of a round.
+Part of `experiments.bench`.  LeNet-5 (20-50-500) at batch 128 or ResNet-20 at batch 16, Adam inside.  Every transform
+takes turns with the plain step alone, so that both meet the same machine.  What happens once in a while (a projection,
+a change of masks) happens once in the steps of a round.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from experiments.timing import Row, compare, interleaved
 STEPS = 32  # of a round, and between refreshes
 GOAL = 1.15
 KERNELS = "*kernel"
+BATCH = {"lenet5": 128, "resnet20": 16}
 
 
 class Variant(NamedTuple):
@@ -35,12 +36,13 @@ class Variant(NamedTuple):
     goal: float | None = GOAL
 
 
-def transforms(repeats: int, small: bool = False) -> list[Row]:
+def transforms(repeats: int, small: bool = False, network: str = "lenet5") -> list[Row]:
     """A row per transform: the median ratio of its step to the plain step.
 
     Args:
       repeats: Rounds.
       small: A few steps of a small batch: a check that it runs.
+      network: One of `BATCH`.
     """
     import jax
     import jax.numpy as jnp
@@ -49,10 +51,10 @@ def transforms(repeats: int, small: bool = False) -> list[Row]:
     from compressjax import zoo
     from experiments.fitting import scale
 
-    batch, steps = (8, 2) if small else (128, STEPS)
-    model = zoo.build("lenet5")
+    batch, steps = (8, 2) if small else (BATCH[network], STEPS)
+    model = zoo.build(network)
     rng = np.random.default_rng(0)
-    images = scale(jnp.asarray(rng.integers(0, 256, (steps, batch, 28, 28, 1), np.uint8)))
+    images = scale(jnp.asarray(rng.integers(0, 256, (steps, batch, *model.input_shape), np.uint8)))
     labels = jnp.asarray(rng.integers(0, 10, (steps, batch), np.int32))
 
     def loss(params: Any, x: Any, y: Any) -> Any:

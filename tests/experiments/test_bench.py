@@ -75,6 +75,11 @@ def test_bad_requests_are_refused(suite: str, repeats: int, match: str) -> None:
         bench.run(suite, repeats)
 
 
+def test_an_unknown_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="no network 'vgg'"):
+        bench.run("transforms", 1, network="vgg")
+
+
 def test_a_failing_measurement_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"The decode measurement failed \(status 1\): FileNotFoundError"):
         bench_storage._child("decode", "pruned", str(tmp_path / "nowhere"), small=True)
