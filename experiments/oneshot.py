@@ -29,7 +29,8 @@ def run(config: "OneshotConfig", workdir: str | Path) -> dict[str, Any]:
 
     Args:
       config: What to do.
-      workdir: Where; holds ``config.json``, ``metrics.jsonl`` with one line per network, and ``report.json``.
+      workdir: Where; holds ``config.json``, ``metrics.jsonl`` with one line per network, and ``report.json``;
+        with bits, also a file per network.
 
     Returns:
       The contents of ``report.json``.
@@ -73,7 +74,10 @@ def _compare(config: "OneshotConfig", directory: "Workdir") -> dict[str, Any]:
         for method in config.methods:
             cell = next((c for c in known if (c["pattern"], c["method"]) == (pattern, method)), None)
             if cell is None:
-                cell = {"pattern": pattern, "method": method, **_cell(case, kernels, constraint, method)}
+                found, params = _cell(case, kernels, constraint, method)
+                cell = {"pattern": pattern, "method": method, **found}
+                if config.bits:
+                    cell["bytes"] = _write(directory, f"{method}-{pattern}.cjx", params)
                 directory.record(cell)
             cells.append(cell)
     import jax
@@ -83,29 +87,46 @@ def _compare(config: "OneshotConfig", directory: "Workdir") -> dict[str, Any]:
 
 
 def patterns(config: "OneshotConfig") -> "Iterator[tuple[str, Constraint]]":
-    """Every sparse set of the configuration with its name."""
-    from compressjax.projections import NM, Cardinality
+    """Every set of the configuration with its name."""
+    from compressjax.projections import NM, Both, Cardinality
+    from compressjax.quantizers import Levels
 
-    for share in config.removed:
-        yield f"{100 * share:g} %", Cardinality(round(1 - share, 9))
-    for n, m in config.n_of_m:
-        yield f"{n}:{m}", NM(n, m)
+    sparse: list[tuple[str, Any]] = [
+        (f"{100 * share:g} %", Cardinality(round(1 - share, 9)) if share else None) for share in config.removed
+    ]
+    sparse += [(f"{n}:{m}", NM(n, m)) for n, m in config.n_of_m]
+    for name, constraint in sparse:
+        if not config.bits:
+            yield name, constraint
+        for bits in config.bits:
+            levels = Levels(bits)
+            yield f"{name}, {bits} bit", levels if constraint is None else Both(constraint, levels)
 
 
-def _cell(case: _Case, kernels: Sequence[str], constraint: "Constraint", method: str) -> dict[str, Any]:
-    """One compressed network."""
+def _write(directory: "Workdir", name: str, params: Any) -> int:
+    """The bytes of a network's file."""
+    from compressjax import storage
+
+    data = storage.encode(storage.positive_zeros(params))
+    directory.write(name.replace(" ", "").replace(":", "of").replace(",", "-").replace("%", ""), data)
+    return len(data)
+
+
+def _cell(case: _Case, kernels: Sequence[str], constraint: "Constraint", method: str) -> tuple[dict[str, Any], Any]:
+    """What became of one network, and its parameters."""
     from compressjax import oneshot
 
     begin = time.perf_counter()
     rules = dict.fromkeys(kernels, constraint)
     params, layers = oneshot.compress(case.apply, case.params, case.batches, rules, getattr(oneshot, method))
-    return {
+    found = {
         "seconds": time.perf_counter() - begin,
         "kept": sum(layer.kept for layer in layers),
         "layer_error": statistics.fmean(layer.error for layer in layers),
         "shortages": [str(layer) for layer in layers if layer.shortage],
         **case.judge(params),
     }
+    return found, params
 
 
 def _images(config: "OneshotConfig") -> _Case:
@@ -174,7 +195,7 @@ def _tokens(config: "OneshotConfig") -> _Case:
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """A row per pattern, a column per method: test accuracy, or divergence, and the mean relative output error."""
+    """A row per pattern, a column per method: test accuracy or divergence, the mean relative output error, bytes."""
     methods = list(dict.fromkeys(cell["method"] for cell in report["cells"]))
     lines = ["| removed | " + " | ".join(methods) + " |", "| --- |" + " ---: |" * len(methods)]
     for pattern in dict.fromkeys(cell["pattern"] for cell in report["cells"]):
@@ -185,7 +206,8 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 def _text(cell: dict[str, Any]) -> str:
     worth = f"{100 * cell['test_accuracy']:.2f} %" if "test_accuracy" in cell else f"KL {cell['divergence']:.3g}"
-    return f"{worth} ({cell['layer_error']:.3g})"
+    size = f", {cell['bytes']:,} bytes" if "bytes" in cell else ""
+    return f"{worth} ({cell['layer_error']:.3g}){size}"
 
 
 def main(argv: list[str]) -> None:

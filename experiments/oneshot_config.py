@@ -21,8 +21,9 @@ class OneshotConfig:
     batch_size: int = 128
     evaluation: int = 256  # random tokens only: sequences that predictions are compared on
     methods: tuple[str, ...] = METHODS
-    removed: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8)  # shares of every kernel's weights that go
+    removed: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8)  # shares of every kernel's weights that go; 0 only with bits
     n_of_m: tuple[tuple[int, ...], ...] = ((2, 4),)
+    bits: tuple[int, ...] = ()  # quantize every one of these networks to each number of bits, and write it as a file
     fixed: tuple[str, ...] = ()  # globs of kernels that stay dense
     validation: int = 5000
 
@@ -44,7 +45,12 @@ def check(config: OneshotConfig) -> None:
             f"config.calibration is {config.calibration}; it must be a multiple of batch_size {config.batch_size}."
         )
     for share in config.removed:
-        if not 0 < share < 1:
-            raise ValueError(f"config.removed holds {share}; shares lie between 0 and 1.")
+        if not (0 if config.bits else 1e-9) <= share < 1:
+            raise ValueError(f"config.removed holds {share}; shares lie between 0 and 1, and 0 needs config.bits.")
+    for bits in config.bits:
+        if not 2 <= bits <= 8:
+            raise ValueError(f"config.bits holds {bits}; it must lie in 2..8.")
+    if config.bits and "wanda" in config.methods:
+        raise ValueError("config.methods holds 'wanda', which does not quantize: leave it out, or config.bits empty.")
     if config.dataset == "" and config.load == "pretrained":
         raise ValueError("config.load is 'pretrained', but there are no trained networks on random tokens: use random.")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from compressjax import storage
 from configs.resnet_oneshot import get_config
 from experiments import bench_oneshot, oneshot
 from experiments.oneshot_config import OneshotConfig, check
@@ -32,12 +33,29 @@ def test_a_run_fills_the_table_and_resumes(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["config"]["model"] == "lenet300"
 
 
+def test_quantized_networks_are_written_as_files(tmp_path):
+    config = get_config("tiny")
+    config.methods, config.removed, config.bits, config.fixed = ("magnitude",), (0.0, 0.5), (2,), ("fc1/kernel",)
+    report = oneshot.run(config, tmp_path)
+    assert [cell["pattern"] for cell in report["cells"]] == ["0 %, 2 bit", "50 %, 2 bit", "2:4, 2 bit"]
+    for cell, name in zip(report["cells"], ("0-2bit", "50-2bit", "2of4-2bit"), strict=True):
+        file = tmp_path / f"magnitude-{name}.cjx"
+        assert file.stat().st_size == cell["bytes"]
+        kernels = [storage.load(file).params[layer]["kernel"] for layer in ("fc2", "fc3")]
+        assert all(len(np.unique(kernel[kernel != 0])) <= 4 for kernel in kernels)
+        assert sum(map(np.count_nonzero, kernels)) == cell["kept"]
+    assert " bytes |" in oneshot.to_markdown(report)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
         (OneshotConfig(methods=("luck",)), r"config.methods\[0\] is 'luck'"),
         (OneshotConfig(calibration=100, batch_size=64), "multiple of batch_size 64"),
         (OneshotConfig(removed=(1.0,)), "config.removed holds 1.0"),
+        (OneshotConfig(removed=(0.0,)), "config.removed holds 0.0"),
+        (OneshotConfig(methods=("alps",), bits=(9,)), "config.bits holds 9"),
+        (OneshotConfig(bits=(4,)), "'wanda', which does not quantize"),
         (OneshotConfig(dataset=""), "no trained networks on random tokens"),
         (OneshotConfig(load="somewhere"), "config.load is 'somewhere'"),
     ],
@@ -51,6 +69,7 @@ def test_profiles():
     assert get_config("decoder").dataset == ""
     check(get_config("decoder"))
     check(get_config())
+    check(get_config("files"))
     with pytest.raises(ValueError, match="Unknown profile"):
         get_config("huge")
 
