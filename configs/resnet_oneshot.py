@@ -19,8 +19,8 @@ def get_config(profile: str = "full") -> OneshotConfig:
     if profile == "files":
         return OneshotConfig(
             calibration=512,
-            methods=("sparsegpt", "magnitude"),
-            removed=(0.0, 0.3, 0.5),
+            methods=("alps", "magnitude"),
+            removed=(0.0, 0.5, 0.7),
             n_of_m=(),
             bits=(6, 5, 4),
             validation=1000,
