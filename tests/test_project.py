@@ -307,6 +307,14 @@ def test_shapes_and_types_are_checked_at_run_time() -> None:
         compressjax.trees.path_string(3)
 
 
+def test_every_room_but_storage_is_checked_at_run_time(request: pytest.FixtureRequest) -> None:
+    *checked, checker = request.config.getoption("--jaxtyping-packages").split(",")
+    assert checker == "beartype.beartype"
+    assert set(checked) == {f"compressjax.{room}" for room in compressjax.__all__ if room != "storage"} | {
+        "pallas_kernels"
+    }
+
+
 def test_the_wheel_holds_the_library_only() -> None:
     tomllib = importlib.import_module("tomllib")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
