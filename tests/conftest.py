@@ -1,4 +1,4 @@
-"""What every test runs under: the CPU with two devices, a compilation cache, and strict promotion.
+"""What every test runs under: the CPU with two devices, quick compilation and a cache of it, strict promotion.
 
 The environment is set before JAX is imported, and so holds for the programs that tests start as well; the calls to
 `jax.config.update` repeat it for the case that a pytest plugin imported JAX first.
@@ -17,6 +17,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# Most programs of the tests run once, on small arrays: compiling them is most of the work, and half of that is LLVM's.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402 (the environment comes first)
 
@@ -26,6 +28,7 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update(
     "jax_persistent_cache_min_compile_time_secs", float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
 )
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 # A silent broadcast of (n,) against (m, n) is where a mask meets the wrong axis.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
