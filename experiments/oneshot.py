@@ -30,7 +30,7 @@ def run(config: "OneshotConfig", workdir: str | Path) -> dict[str, Any]:
     Args:
       config: What to do.
       workdir: Where; holds ``config.json``, ``metrics.jsonl`` with one line per network, and ``report.json``;
-        with bits, also a file per network.
+        with bits, also a file per network and ``curve.svg``.
 
     Returns:
       The contents of ``report.json``.
@@ -47,6 +47,11 @@ def run(config: "OneshotConfig", workdir: str | Path) -> dict[str, Any]:
         finished = directory.path / "report.json"
         if not finished.exists():
             report = _compare(config, directory)
+            if config.bits:
+                from experiments import style
+                from experiments.oneshot_plots import curve
+
+                directory.write("curve.svg", style.render(curve(report)))
             directory.write("report.json", json.dumps({"config": to_dict(config), **report}, indent=1).encode())
         return json.loads(finished.read_text())
 

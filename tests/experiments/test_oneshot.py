@@ -7,7 +7,7 @@ import pytest
 
 from compressjax import storage
 from configs.resnet_oneshot import get_config
-from experiments import bench_oneshot, oneshot
+from experiments import bench_oneshot, oneshot, oneshot_plots
 from experiments.oneshot_config import OneshotConfig, check
 
 
@@ -45,6 +45,12 @@ def test_quantized_networks_are_written_as_files(tmp_path):
         assert all(len(np.unique(kernel[kernel != 0])) <= 4 for kernel in kernels)
         assert sum(map(np.count_nonzero, kernels)) == cell["kept"]
     assert " bytes |" in oneshot.to_markdown(report)
+    assert b"</svg>" in (tmp_path / "curve.svg").read_bytes()
+    lines = oneshot_plots.curve(report).axes[0].get_lines()
+    assert [line.get_label() for line in lines[:3]] == [
+        f"magnitude, {name}" for name in ("0 % removed", "50 % removed", "2:4")
+    ]
+    assert [line.get_xdata()[0] for line in lines[:3]] == [cell["bytes"] for cell in report["cells"]]
 
 
 @pytest.mark.parametrize(
