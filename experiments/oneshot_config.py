@@ -45,7 +45,7 @@ def check(config: OneshotConfig) -> None:
             f"config.calibration is {config.calibration}; it must be a multiple of batch_size {config.batch_size}."
         )
     for share in config.removed:
-        if not (0 if config.bits else 1e-9) <= share < 1:
+        if not 0 <= share < 1 or (share == 0 and not config.bits):
             raise ValueError(f"config.removed holds {share}; shares lie between 0 and 1, and 0 needs config.bits.")
     for bits in config.bits:
         if not 2 <= bits <= 8:
