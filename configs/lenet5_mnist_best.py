@@ -9,7 +9,7 @@ from experiments.schema import Config, Distill, Fit
 
 
 def get_config(profile: str = "full") -> Config:
-    """Profiles: full, tiny, and first (only the first stage, without quantization)."""
+    """Profiles: full, tiny, first (only the first stage), and further (beyond 400x); the last two do not quantize."""
     config = Config(
         dataset="mnist",
         pretrain=Fit(epochs=10, shift=1),
@@ -30,5 +30,9 @@ def get_config(profile: str = "full") -> Config:
     )
     if profile == "first":
         config.stages, config.quantize = config.stages[:1], ()
+        return config
+    if profile == "further":
+        last = stage(LENET5, (80, 520, 310, 160), 8, 20, published="348x (arXiv 1907.02124)")
+        config.stages, config.quantize = (config.stages[0], config.stages[2], last), ()
         return config
     return select(config, profile)

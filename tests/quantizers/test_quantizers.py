@@ -97,18 +97,25 @@ def test_levels_with_one_bit_are_binary() -> None:
     np.testing.assert_allclose(Levels(1).project(x), Binary().project(x), rtol=1e-6)
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_levels_of_large_tensors_lose_next_to_nothing(bits: int) -> None:
-    size = jnp.abs(jnp.asarray(sample(4, 4000)))
-    codes = 2 ** (bits - 1)
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("draw", ["standard_normal", "laplace", "heavy", "half_empty"])
+def test_levels_of_large_tensors_lose_next_to_nothing(bits: int, draw: str) -> None:
+    random = np.random.default_rng(bits)
+    drawn = {
+        "standard_normal": lambda: random.standard_normal(4000),
+        "laplace": lambda: random.laplace(size=4000),
+        "heavy": lambda: random.standard_t(2, size=4000),
+        "half_empty": lambda: random.standard_normal(4000) * (random.random(4000) < 0.5),
+    }[draw]()
+    size, codes = jnp.abs(jnp.asarray(drawn, jnp.float32)), 2 ** (bits - 1)
 
     def loss(scale: float) -> float:
         q = np.clip(np.round(size / scale), 1, codes) * scale
         return float(np.sum(np.where(size > 0, size - q, 0) ** 2))
 
     exact, searched = loss(float(_sweep(size, codes))), loss(float(_search(size, codes)))
-    assert loss(float(_best_scale(size, codes))) <= exact * 1.00001
-    assert searched <= exact * 1.001
+    assert loss(float(_best_scale(size, codes))) <= exact * 1.001
+    assert searched <= exact * 1.005
 
 
 def test_members_keep_a_scale_that_only_some_codes_reveal() -> None:
