@@ -4,6 +4,7 @@ On a CPU one jitted step is driven from Python, because XLA:CPU runs the gradien
 inside a loop; ``loop="scan"`` runs whole chunks in one program where that is faster (accelerators).
 """
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -155,6 +156,12 @@ class Trainer:
             return jax.lax.scan(body, carry, (index, numbers))[0]
 
         self._one, self._many = one, many
+
+    def seeded(self, sampler: Sampler, seed: int) -> "Trainer":
+        """The same trainer, compiled already, on images in another order and with other random numbers."""
+        other = copy.copy(self)
+        other.sampler, other._key = sampler, jax.random.key(seed)
+        return other
 
     def init(self, params: Any) -> Carry:
         """A fresh carry: optimizer state from `params`, nothing bad seen."""

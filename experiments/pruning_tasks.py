@@ -1,0 +1,173 @@
+"""A pruning task: a trained network, how many channels of it stay, and a short retraining after the cut.
+
+Part of `experiments.cdc` and `experiments.evolve`, which try many keep sets on one task.  All keep sets of the same
+widths share one compiled training step.  Nothing here reads the test split unless it is asked for by name.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compressjax.data import Sampler
+from compressjax.zoo import Model
+from experiments.cuts import ShrinkConfig
+from experiments.cutting import Keep, Knife
+from experiments.fitting import Trainer, accuracy, scale
+from experiments.phases import DENSE, Phase, optimizer
+from experiments.runner import Run
+from experiments.schema import Base, Fit, check_base, check_fit, least, to_dict
+from experiments.workdir import Workdir
+
+Params = Any
+
+
+@dataclass
+class Task(Base):
+    """A network to prune.  `load` "pretrained" takes the weights that come with the data; "" trains for `pretrain`."""
+
+    name: str = ""
+    widths: tuple[int, ...] = ()  # of the dense network; (): the published ones
+    kept: dict[str, int] = field(default_factory=dict)  # glob of a producing kernel -> channels left
+    fixed: tuple[str, ...] = ()  # globs of leaves none of whose channels may go
+    retrain: Fit = field(default_factory=Fit)  # after the cut
+    score_images: int = 2000  # training images that scores see
+    reestimate_images: int = 2048  # training images for the statistics of batch normalization after the cut
+
+
+def check(at: str, task: Task) -> None:
+    """Verifies types and ranges of one task.
+
+    Raises:
+      ValueError: Naming the first field that is wrong.
+    """
+    check_base(task)
+    check_fit(f"{at}.retrain", task.retrain)
+    for rule, width in task.kept.items():
+        least(f"{at}.kept[{rule!r}]", width, 1)
+    for name in ("score_images", "reestimate_images"):
+        least(f"{at}.{name}", getattr(task, name), 1)
+    if not task.name:
+        raise ValueError(f"{at}.name is empty; results are filed under it.")
+
+
+class Outcome(NamedTuple):
+    """A network that was cut and retrained.
+
+    Attributes:
+      model: The smaller network.
+      before: Its parameters after the cut, statistics of batch normalization re-estimated.
+      after: Its parameters after retraining.
+    """
+
+    model: Model
+    before: Params
+    after: Params
+
+
+class PruningTask:
+    """A task whose dense network is there.
+
+    Args:
+      task: What to prune.
+      workdir: Where the dense network is trained, or was; one directory per task.
+      progress: Whether to show progress bars.
+    """
+
+    def __init__(self, task: Task, workdir: str | Path, *, progress: bool = True):
+        self.task = task
+
+        def plan(_: "Run[Base]") -> list[Phase]:
+            if task.load:
+                return []
+            train = task.pretrain
+            return [Phase("pretrain", train, lambda _, steps: optimizer(train, steps), artifact=DENSE, distill=False)]
+
+        # Only what the dense network depends on, so that the same one serves whatever is tried on it.
+        config = Base(**{name: getattr(task, name) for name in Base.__dataclass_fields__})
+        with Workdir(workdir, {**to_dict(config), "widths": list(task.widths)}) as directory:
+            run = Run(config, directory, plan, widths=task.widths, progress=progress)
+            if not (directory.path / DENSE).exists():
+                run.train()
+            self.params: Params = jax.tree.map(jnp.asarray, run.load(DENSE))
+            self.model, self.data = run.model, run.data
+        settings = ShrinkConfig(
+            seed=task.seed,
+            fixed=task.fixed,
+            score_images=task.score_images,
+            reestimate_images=task.reestimate_images,
+            latency_batch=2,
+        )
+        self.knife = Knife(settings, self.model, self.data)
+        self._trainers: dict[Any, Trainer] = {}
+
+    @property
+    def groups(self) -> tuple[Any, ...]:
+        """The channel groups that may be cut."""
+        return self.knife.groups
+
+    @functools.cached_property
+    def widths(self) -> dict[str, int]:
+        """Channels left per group, as configured; groups that no rule names stay whole."""
+        return self.knife.wanted(self.params, self.task.kept)
+
+    def batches(self, images: int, batch: int = 250) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """Scaled training images and labels, the first `images` of the split, in whole batches."""
+        split = self.data.train
+        for begin in range(0, min(images, len(split.labels)) - batch + 1, batch):
+            part = slice(begin, begin + batch)
+            yield scale(jnp.asarray(split.images[part])), jnp.asarray(split.labels[part])
+
+    def keep(self, scores: Mapping[str, Any], widths: Mapping[str, int]) -> Keep:
+        """The members of every group of `widths` with the highest scores; of equal ones those that come first.
+
+        Raises:
+          ValueError: If a score is not finite.
+        """
+        kept = {}
+        for name, width in widths.items():
+            values = np.asarray(scores[name], np.float64)
+            if not np.isfinite(values).all():
+                raise ValueError(f"The scores of group {name!r} are not finite.")
+            best = np.argsort(-values, kind="stable")[:width]
+            kept[name] = np.isin(np.arange(len(values)), best)
+        return kept
+
+    def cut(self, keep: Keep) -> tuple[Model, Params]:
+        """The smaller network and its parameters."""
+        small = self.knife.net.shrink(self.params, keep)
+        model = self.model.like(small.params, small.kept)
+        return model, self.knife.reestimate(model, small.params)
+
+    def retrain(self, model: Model, params: Params, *, seed: int, fit: Fit | None = None) -> Params:
+        """Trains a smaller network as configured; the order of the images follows from `seed`."""
+        fit = fit or self.task.retrain
+        sampler = Sampler(len(self.data.train.labels), self.task.batch_size, seed=seed)
+        steps = round(fit.epochs * sampler.steps_per_epoch)
+        if not steps:
+            return params
+        key = (repr(model.config), repr(fit))
+        if key not in self._trainers:
+            self._trainers[key] = Trainer(
+                model, optimizer(fit, steps), self.data.train, sampler, seed=seed, shift=fit.shift, flip=fit.flip
+            )
+        trainer = self._trainers[key].seeded(sampler, seed)
+        return trainer.run(trainer.init(params), 0, steps).params
+
+    def try_out(self, keep: Keep, *, seed: int) -> Outcome:
+        """Cuts and retrains."""
+        model, before = self.cut(keep)
+        return Outcome(model, before, self.retrain(model, before, seed=seed))
+
+    def validate(self, model: Model, params: Params) -> float:
+        """Accuracy on the validation split."""
+        return accuracy(model, params, self.data.validation)
+
+    def test(self, model: Model, params: Params) -> float:
+        """Accuracy on the test split: for what is reported, never for what is chosen."""
+        return accuracy(model, params, self.data.test())
