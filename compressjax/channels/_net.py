@@ -6,7 +6,7 @@
     f(net.mask(params, keep), *xs) == net.replay(keep)(net.shrink(params, keep).params, *xs)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -21,9 +21,10 @@ from compressjax.channels._dims import atoms
 from compressjax.channels._draw import picture, table
 from compressjax.channels._groups import Group, Shrunk, Traced
 from compressjax.channels._operations import Operation
-from compressjax.channels._program import Value, program
+from compressjax.channels._program import Program, Value, program
 from compressjax.channels._replay import Sizes, run
 from compressjax.channels._rules import is_float
+from compressjax.channels._taps import chosen_taps
 from compressjax.channels._terms import Term
 
 Tree = Any
@@ -221,25 +222,49 @@ class Net:
         """
         sizes = Sizes(self.keep(keep))
         traced = self._traced
-        shapes = {path: sizes.shape(value) for path, value in traced.leaves.items()}
-        values = traced.program.ins[len(shapes) :]
 
         def replayed(params: Tree, *xs: Any) -> Any:
-            leaves = _checked(params, shapes)
-            for path, leaf in leaves.items():
-                _check_dtype(path, leaf, traced.leaves[path])
-            inputs, inputs_tree = jax.tree.flatten(xs)
-            if inputs_tree != traced.inputs_tree:
-                raise ValueError(f"The inputs have the structure {inputs_tree}, traced was {traced.inputs_tree}.")
-            for number, (x, value) in enumerate(zip(inputs, values, strict=True)):
-                if np.shape(x) != value.shape:
-                    raise ValueError(
-                        f"Input {number} has shape {np.shape(x)}; the function was traced with {value.shape}."
-                    )
-                _check_dtype(f"Input {number}", x, value)
-            return jax.tree.unflatten(traced.outputs_tree, run(traced.program, sizes, [*leaves.values(), *inputs]))
+            return jax.tree.unflatten(
+                traced.outputs_tree, run(traced.program, sizes, _given(traced, sizes, params, xs))
+            )
 
         return replayed
+
+    def taps(self, groups: Iterable[str] | None = None) -> Callable[..., dict[str, tuple[Any, ...]]]:
+        """What the readers of the groups read: the traced program up to the operands that hold their channels.
+
+        An operand counts if a dense layer or convolution sums over its channels, outside of loops.  The samples are
+        axis 0 of the first input.  A residual stream is read in several places; every operand is given once.
+
+        Args:
+          groups: Names of groups; by default all that are read in this way, the others being left out.
+
+        Returns:
+          Pure ``g(params, *xs)`` for parameters and inputs of the traced shapes: group name to a tuple of arrays
+          (samples, ..., members) in the order of the program; jit it at will.
+
+        Raises:
+          ValueError: If a name is no group, a named group is read nowhere in this way, or the first input has no axis
+            of at least two samples.
+
+        >>> import jax.numpy as jnp
+        >>> from compressjax import channels
+        >>> params = {"a": jnp.array([[1.0, -1.0]]), "b": jnp.ones((2, 1))}
+        >>> x = jnp.array([[3.0], [-4.0]])
+        >>> net = channels.trace(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], params, x)
+        >>> net.taps()(params, x)["g0"][0].tolist()
+        [[3.0, 0.0], [0.0, 4.0]]
+        """
+        traced, sizes = self._traced, Sizes(self.keep({}))
+        found = chosen_taps(traced, self.groups, groups)
+        outs = [tap.value for taps in found.values() for tap in taps]
+        upto = Program(traced.program.ins, outs, traced.program.steps)
+
+        def tapped(params: Tree, *xs: Any) -> dict[str, tuple[Any, ...]]:
+            arrays = iter(run(upto, sizes, _given(traced, sizes, params, xs)))
+            return {name: tuple(tap.see(next(arrays)) for tap in taps) for name, taps in found.items()}
+
+        return tapped
 
     def check(self, rebuilt: Callable[..., Any], keep: Keep) -> None:
         """Compares a rebuilt function with the shrunk program, operation by operation; no numbers are needed.
@@ -308,6 +333,21 @@ class Net:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params)):
             raise ValueError("shrink and mask work on the host: call them outside of jit, grad and vmap.")
         return _checked(params, {path: value.shape for path, value in self._traced.leaves.items()})
+
+
+def _given(traced: Traced, sizes: Sizes, params: Tree, xs: tuple[Any, ...]) -> list[Any]:
+    """The arguments of the program, if they are what it was traced with at the sizes that are left."""
+    leaves = _checked(params, {path: sizes.shape(value) for path, value in traced.leaves.items()})
+    for path, leaf in leaves.items():
+        _check_dtype(path, leaf, traced.leaves[path])
+    inputs, inputs_tree = jax.tree.flatten(xs)
+    if inputs_tree != traced.inputs_tree:
+        raise ValueError(f"The inputs have the structure {inputs_tree}, traced was {traced.inputs_tree}.")
+    for number, (x, value) in enumerate(zip(inputs, traced.program.ins[len(leaves) :], strict=True)):
+        if np.shape(x) != value.shape:
+            raise ValueError(f"Input {number} has shape {np.shape(x)}; the function was traced with {value.shape}.")
+        _check_dtype(f"Input {number}", x, value)
+    return [*leaves.values(), *inputs]
 
 
 def _checked(tree: Tree, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
