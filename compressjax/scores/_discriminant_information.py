@@ -102,4 +102,5 @@ def _information(
         between = rows.T @ member
         return float(np.sum(between * np.linalg.solve(rows.T @ rows + ridge * np.eye(rows.shape[1]), between)))
     gram = rows @ rows.T
+    member = member - member.mean(0, keepdims=True)  # changes nothing but rounding, which rho would magnify
     return float(np.sum(member * np.linalg.solve(gram + ridge * np.eye(len(rows)), gram @ member)))

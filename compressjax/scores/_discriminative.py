@@ -5,7 +5,9 @@ maps themselves, for scores that need every sample at once.  Both take what `com
 function from parameters and inputs to {group name: tuple of arrays (samples, ..., members)}.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -49,19 +51,19 @@ def class_statistics(
 
     @jax.jit
     def step(params: Tree, sums: Any, xs: Any, labels: Array) -> Any:
-        seen = taps(params, *xs)
-        if sums is None:
-            sums = {name: tuple(map(start, arrays)) for name, arrays in seen.items()}
         return {
             name: tuple(class_add(s, array, labels) for s, array in zip(sums[name], arrays, strict=True))
-            for name, arrays in seen.items()
+            for name, arrays in taps(params, *xs).items()
         }
 
-    def start(array: Array) -> ClassSums:
-        return class_start(classes, array.shape[-1], int(np.prod(array.shape[1:-1])))
+    def start(array: jax.ShapeDtypeStruct) -> ClassSums:
+        return class_start(classes, array.shape[-1], math.prod(array.shape[1:-1]))
 
     sums = None
     for xs, labels in _filled(batches):
+        if sums is None:
+            seen = jax.eval_shape(taps, params, *xs)
+            sums = {name: tuple(map(start, arrays)) for name, arrays in seen.items()}
         sums = step(params, sums, xs, jnp.asarray(labels, jnp.int32))
     if sums is None:
         raise ValueError("class_statistics needs at least one batch (*xs, labels).")
@@ -134,8 +136,8 @@ def feature_scores(
     for xs, labels in _filled(batches):
         for name, arrays in compiled(params, *xs).items():
             for held, array in zip(seen.setdefault(name, [[] for _ in arrays]), arrays, strict=True):
-                held.append(np.asarray(array))
-        known.append(labels)
+                held.append(np.asarray(array)[labels >= 0])
+        known.append(labels[labels >= 0])
     if not known:
         raise ValueError("feature_scores needs at least one batch (*xs, labels).")
     labels = np.concatenate(known)
@@ -158,8 +160,12 @@ def _filled(batches: Iterable[Sequence[Any]]) -> Iterator[tuple[tuple[Any, ...],
             raise ValueError(f"A batch has {len(labels)} samples, the first had {size}: none may be larger, or empty.")
         if lacking:
             labels = np.concatenate([labels, np.full(lacking, -1, labels.dtype)])
-            xs = jax.tree.map(lambda x: np.concatenate([x, np.repeat(np.asarray(x)[-1:], lacking, 0)]), xs)
+            xs = jax.tree.map(partial(_repeat_last, times=lacking), xs)
         yield tuple(xs), labels
+
+
+def _repeat_last(x: Any, times: int) -> np.ndarray:
+    return np.concatenate([x, np.repeat(np.asarray(x)[-1:], times, 0)])
 
 
 def _mean(name: str, found: Sequence[Any]) -> Float[Array, " size"]:

@@ -46,8 +46,8 @@ def mmd(
       ValueError: If shapes or labels do not fit, fewer than two classes are present, no block has two classes, features
         are not finite, or `sigma` or `block` is too small.
 
-    >>> float(mmd(jnp.array([[0.0], [2.0]]), jnp.array([0, 1])))  # 1 + 1 - 2 exp(-2)
-    1.72932...
+    >>> mmd(jnp.array([[0.0], [2.0]]), jnp.array([0, 1]))  # 1 + 1 - 2 exp(-2)
+    Array([1.7293..., dtype=float32)
     """
     if not sigma > 0 or block < 2:
         raise ValueError(f"sigma is {sigma} and block {block}: sigma must be positive, and a block has two samples.")
