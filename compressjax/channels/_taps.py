@@ -29,22 +29,22 @@ class Tap(NamedTuple):
     Attributes:
       value: The operand.
       samples: Its axis that holds the samples, outermost if it holds more.
-      count: Number of samples.
+      size: Number of samples.
       axis: Its axis that holds the members.
       places: Position of every member on that axis.
     """
 
     value: Value
     samples: int
-    count: int
+    size: int
     axis: int
     places: Int[np.ndarray, "positions members"]
 
     def see(self, array: Shaped[Array, "..."]) -> Shaped[Array, "samples *positions members"]:
         """The operand with its samples first and its members last."""
         array = jnp.moveaxis(array, (self.samples, self.axis), (0, -1))
-        if array.shape[0] != self.count:  # samples and positions merged into rows
-            array = array.reshape(self.count, -1, *array.shape[1:])
+        if array.shape[0] != self.size:  # samples and positions merged into rows
+            array = array.reshape(self.size, -1, *array.shape[1:])
         positions, members = self.places.shape
         if np.array_equal(self.places[0], np.arange(array.shape[-1])):
             return array
@@ -113,7 +113,9 @@ def _summed(step: Step) -> Iterator[tuple[Value, int]]:
         for value, axes in zip(step.ins, step.params["dimension_numbers"][0], strict=True):
             yield from ((value, axis) for axis in axes)
     elif step.name == "conv_general_dilated" and step.params["batch_group_count"] == 1:
-        yield step.ins[0], step.params["dimension_numbers"].lhs_spec[1]
+        spec = step.params["dimension_numbers"]
+        if step.ins[1].shape[spec.rhs_spec[1]] > 1:  # depthwise convolutions sum over no channels
+            yield step.ins[0], spec.lhs_spec[1]
 
 
 def _samples(value: Value, batch: Sequence[Dim]) -> int | None:

@@ -28,14 +28,14 @@ class ClassSums(NamedTuple):
     """What `class_add` has seen so far, float32 or, where x64 is on, float64.
 
     Attributes:
-      count: Samples of every class.
+      samples: Samples of every class.
       shift: Mean of every channel in the first batch, from which everything else is measured.
       total: Sum over the samples of every class.
       spread: Sum of squared distances from the class mean, over samples and positions.
       strange: Labels seen that are no class and not -1.
     """
 
-    count: Int[Array, " classes"]
+    samples: Int[Array, " classes"]
     shift: Float[Array, " channels"]
     total: Float[Array, "classes positions channels"]
     spread: Float[Array, "classes channels"]
@@ -91,7 +91,7 @@ def class_add(
       ValueError: If the shapes do not fit each other or the sums.
 
     >>> sums = class_add(class_start(2, 1), jnp.array([[1.0], [5.0], [7.0]]), jnp.array([0, 1, 1]))
-    >>> sums.count.tolist(), sums.spread.tolist()
+    >>> sums.samples.tolist(), sums.spread.tolist()
     ([1, 2], [[0.0], [2.0]])
     """
     _, positions, channels = sums.total.shape
@@ -111,9 +111,9 @@ def _add(sums: ClassSums, x: Num[Array, "samples positions channels"], labels: I
     x = x.astype(sums.total.dtype)
     member = jax.nn.one_hot(labels, classes, dtype=x.dtype)  # a row of zeros for every label that is no class
     added = member.sum(0)
-    new, old = added[:, None], sums.count.astype(x.dtype)[:, None]
+    new, old = added[:, None], sums.samples.astype(x.dtype)[:, None]
     centre = jnp.matmul(member.sum(1), x.mean(1), precision=lax.Precision.HIGHEST) / jnp.maximum(added.sum(), 1)
-    shift = jnp.where(sums.count.sum() == 0, centre, sums.shift)
+    shift = jnp.where(sums.samples.sum() == 0, centre, sums.shift)
     x = x - shift[None, None]
     total = jnp.einsum("nk,ndc->kdc", member, x, precision=lax.Precision.HIGHEST)
     mean, before = total.mean(1) / jnp.maximum(new, 1), sums.total.mean(1) / jnp.maximum(old, 1)
@@ -123,7 +123,7 @@ def _add(sums: ClassSums, x: Num[Array, "samples positions channels"], labels: I
     joined = positions * old * new / jnp.maximum(old + new, 1) * jnp.square(mean - before)
     strange = jnp.sum((labels < -1) | (labels >= classes))
     return ClassSums(
-        sums.count + added.astype(jnp.int32),
+        sums.samples + added.astype(jnp.int32),
         shift,
         sums.total + total,
         sums.spread + spread + joined,

@@ -64,7 +64,7 @@ def one_vs_rest(sums: ClassSums) -> OneVsRest:
     >>> found.mean_p, found.var_q
     (Array([[1., 6.]], dtype=float32), Array([[1., 0.]], dtype=float32))
     """
-    count = np.asarray(sums.count)
+    count = np.asarray(sums.samples)
     (present,) = np.nonzero(count)
     if int(sums.strange):
         raise ValueError(
@@ -84,7 +84,7 @@ def one_vs_rest(sums: ClassSums) -> OneVsRest:
 @jax.jit
 def _one_vs_rest(sums: ClassSums, present: Int[Array, " present"]) -> OneVsRest:
     total, spread, positions = sums.total[present], sums.spread[present], sums.total.shape[1]
-    count = sums.count[present].astype(total.dtype)
+    count = sums.samples[present].astype(total.dtype)
     n = count[:, None]
     mean = total.mean(1) / n
     others = 1 - jnp.eye(len(present), dtype=total.dtype)

@@ -8,6 +8,7 @@ from jax import lax
 
 from compressjax import channels, zoo
 from tests.channels.functions import conv, inputs, weights
+from tests.zoo.test_shrinking import MODELS
 
 
 def relu_pool(x):
@@ -112,6 +113,40 @@ def test_concatenations_and_products_of_groups() -> None:
     value = np.tanh(np.einsum("ni,ihw->nhw", x, params["v"]))
     np.testing.assert_allclose(tapped[net.at("v", 1)[0]][0], value.transpose(0, 2, 1), rtol=1e-5)
     np.testing.assert_allclose(tapped[net.at("v", 2)[0]][0], value, rtol=1e-5)
+
+
+def test_grouped_convolutions_are_readers_and_depthwise_ones_are_not() -> None:
+    params, x = weights(a=(1, 1, 2, 6), depth=(3, 3, 1, 6), b=(1, 1, 6, 3)), inputs(3, 4, 4, 2)
+
+    def separable(p, x):
+        return conv(jnp.tanh(conv(jnp.tanh(conv(x, p["a"])), p["depth"], feature_group_count=6)), p["b"])
+
+    (found,) = channels.trace(separable, params, x).taps()(params, x)["g0"]
+    hidden = np.tanh(np.einsum("nhwi,io->nhwo", x, params["a"][0, 0]))
+    np.testing.assert_allclose(found, np.tanh(conv(hidden, params["depth"], feature_group_count=6)), rtol=1e-5)
+
+    params["depth"] = weights(depth=(3, 3, 2, 6))["depth"]  # three feature groups of two channels
+
+    def grouped(p, x):
+        return conv(jnp.tanh(conv(jnp.tanh(conv(x, p["a"])), p["depth"], feature_group_count=3)), p["b"])
+
+    net = channels.trace(grouped, params, x)
+    tapped = net.taps()(params, x)
+    outer, inner = net.at("a", 3)
+    assert [array.shape for array in tapped[outer]] == [(3, 4, 4, 2, 3), (3, 4, 4, 2, 3)]
+    np.testing.assert_allclose(tapped[outer][0], hidden.reshape(3, 4, 4, 3, 2).swapaxes(-1, -2), rtol=1e-5)
+    np.testing.assert_allclose(tapped[inner][0], hidden.reshape(3, 4, 4, 3, 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_group_of_the_zoo_is_seen(name) -> None:
+    model = MODELS[name]
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    x = jax.ShapeDtypeStruct((3, *model.input_shape), "int32" if "decoder" in name else "float32")
+    net = channels.trace(model.apply, params, x)
+    seen = jax.eval_shape(net.taps(), params, x)
+    for group in net.groups:
+        assert {(array.shape[0], array.shape[-1]) for array in seen[group.name]} == {(3, group.size)}
 
 
 def test_an_operand_with_two_readers_is_given_once() -> None:

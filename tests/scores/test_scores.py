@@ -261,3 +261,14 @@ def test_scores_beat_random_on_a_trained_network() -> None:
     chance = [after(scores.random(jax.random.key(seed), groups)["fc1"]) for seed in range(5)]
     assert after(scores.taylor(params, gradients, own)["fc1"]) < min(chance)
     assert after(scores.importance(params, groups)["fc1"]) < min(chance)
+    # Scores that see labelled activations instead of weights; those of one pass also beat the size of the weights.
+    net = channels.trace(apply, params, x[:128])
+    batches = [(x[i : i + 128], labels[i : i + 128]) for i in range(0, 640, 128)]
+    statistics = scores.class_statistics(net.taps(), params, batches, 10)
+    for score in (scores.absolute_snr, scores.fisher_ratio, scores.symmetric_divergence, scores.two_sample_t):
+        (found,) = scores.discriminative(statistics, score).values()
+        assert after(found) < min(chance)
+        assert after(found) < after(scores.l1(params, own)["fc1"])
+    for score in (scores.discriminant_information, scores.information_loss, scores.mmd):
+        (found,) = scores.feature_scores(net.taps(), params, batches, score).values()
+        assert after(found) < min(chance)
