@@ -6,6 +6,7 @@ from compressjax.channels._dead import dead
 from compressjax.channels._equalize import equalize, rescale
 from compressjax.channels._fold_norm import fold_norm, fold_norms
 from compressjax.channels._groups import Group, Member, Shrunk
+from compressjax.channels._masked_replay import Shared, masked_replay, population_replay
 from compressjax.channels._net import Net
 from compressjax.channels._operations import Operation
 from compressjax.channels._terms import Term
@@ -16,6 +17,7 @@ __all__ = [
     "Member",
     "Net",
     "Operation",
+    "Shared",
     "Shrunk",
     "Term",
     "allocate",
@@ -26,6 +28,8 @@ __all__ = [
     "fold_norms",
     "importance",
     "mask_units",
+    "masked_replay",
+    "population_replay",
     "remove_dead",
     "rescale",
     "take",

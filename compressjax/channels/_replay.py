@@ -59,6 +59,10 @@ class Sizes:
         patch = _PATCHES.get(step.name)
         return {**step.params, **patch(self, step)} if patch else dict(step.params)
 
+    def operands(self, step: Step, args: list[Any]) -> list[Any]:
+        """What a step reads: a hook for replays that change it (`_masked_replay`)."""
+        return args
+
 
 def _slice_params(sizes: Sizes, step: Step) -> dict[str, Any]:
     p = step.params
@@ -148,6 +152,7 @@ def run(prog: Program, sizes: Sizes, args: Sequence[Any]) -> list[Any]:
 def _apply(step: Step, sizes: Sizes, args: list[Any]) -> Sequence[Any]:
     if step.bodies:
         return _LOOPS[step.name](step, sizes, args)
+    args = sizes.operands(step, args)
     with jax.named_scope(step.path or step.name):
         out = step.primitive.bind(*args, **sizes.params(step))
     outs = out if step.primitive.multiple_results else [out]

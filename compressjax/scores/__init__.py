@@ -5,6 +5,8 @@ the members of coupled groups (channels, heads, layers) and return a dictionary 
 all places of the groups that they are given, so select first: ``l2(params, producers(groups, params))`` sees only the
 kernels that make a channel.  Class-discriminative scores see labelled feature maps instead of weights: one vector per
 feature map, and by `discriminative` and `feature_scores` one per group.
+
+`class_clusters`, `coarse_labels` and `label_levels` make the labels for scores that look at classes.
 """
 
 from compressjax.scores._absolute_snr import absolute_snr
@@ -14,6 +16,13 @@ from compressjax.scores._discriminative import class_statistics, discriminative,
 from compressjax.scores._fisher_ratio import fisher_ratio
 from compressjax.scores._geometric_median import geometric_median
 from compressjax.scores._grasp import grasp
+from compressjax.scores._hierarchy import (
+    class_clusters,
+    coarse_labels,
+    confusion_distance,
+    confusion_matrix,
+    label_levels,
+)
 from compressjax.scores._importance import importance
 from compressjax.scores._magnitude import magnitude
 from compressjax.scores._mmd import mmd
@@ -34,8 +43,12 @@ __all__ = [
     "TaylorSums",
     "absolute_snr",
     "class_add",
+    "class_clusters",
     "class_start",
     "class_statistics",
+    "coarse_labels",
+    "confusion_distance",
+    "confusion_matrix",
     "discriminant_information",
     "discriminative",
     "feature_scores",
@@ -46,6 +59,7 @@ __all__ = [
     "information_loss",
     "l1",
     "l2",
+    "label_levels",
     "magnitude",
     "mmd",
     "norm_scale",

@@ -109,7 +109,7 @@ def trim(
         raise ValueError(f"speedup={speedup} must exceed 1, and decay={decay} lie in (0, 1].")
     check_whole("rounds", rounds)
     check_whole("multiple", multiple)
-    least = {name: least_width(sizes[name], width, multiple) for name, width in _floors(sizes, floor).items()}
+    least = {name: least_width(sizes[name], width, multiple) for name, width in floors(sizes, floor).items()}
     longest = max(sizes.values())
     costs = jax.jit(jax.vmap(latency))
 
@@ -147,7 +147,7 @@ def trim(
             fits = [width for width in allowed if times[width - 1] <= needed * (1 + 1e-6)]
             if fits:
                 width = fits[-1]
-                kept_by[group] = {**keep, group: _best(scores[group], keep[group], width)}
+                kept_by[group] = {**keep, group: highest(scores[group], keep[group], width)}
                 found = float(accuracy(params, kept_by[group]))
                 candidates.append(Candidate(group, width, float(times[width - 1]), found))
         if not candidates:
@@ -233,7 +233,7 @@ def _begin(times: np.ndarray, longest: int) -> float:
     return float(times[-1])
 
 
-def _floors(sizes: Mapping[str, int], floor: Mapping[str, int] | float) -> dict[str, int]:
+def floors(sizes: Mapping[str, int], floor: Mapping[str, int] | float) -> dict[str, int]:
     if not sizes:
         raise ValueError("There is no group to trim.")
     for name, size in sizes.items():
@@ -254,7 +254,7 @@ def _floors(sizes: Mapping[str, int], floor: Mapping[str, int] | float) -> dict[
     return dict(floor)
 
 
-def _best(scores: Any, kept: np.ndarray, width: int) -> np.ndarray:
+def highest(scores: Any, kept: np.ndarray, width: int) -> np.ndarray:
     """The `width` highest scores among the kept members; ties go to the lower number."""
     order = np.argsort(-np.where(kept, np.asarray(scores, np.float64), -np.inf), kind="stable")
     out = np.zeros(kept.shape, bool)

@@ -3,11 +3,24 @@
 Each has the contract of `optax.GradientTransformationExtraArgs`: `update` needs `params`, extra arguments reach the
 inner optimizer, and the state is a NamedTuple of arrays, so that it jits, vmaps and checkpoints.  Progressive
 compression is plain composition: run one, project, run the next with the next rules.
+
+Distillation is a term of the loss instead: `output_loss`, `hint_loss` and `discriminant_loss` are plain functions.
 """
 
 from compressjax.training._acdc import AcdcState, acdc
 from compressjax.training._admm import AdmmState, admm
 from compressjax.training._admm_q import Approach, RandomProjection, SoftProjection
+from compressjax.training._discriminant import (
+    Discriminants,
+    ScatterSums,
+    discriminant_loss,
+    discriminants,
+    hint_loss,
+    output_loss,
+    scatter_add,
+    scatter_discriminants,
+    scatter_start,
+)
 from compressjax.training._dynamic_sparse import DynamicSparseState, dynamic_sparse
 from compressjax.training._gradual_freeze import GradualFreezeState, gradual_freeze
 from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude
@@ -42,6 +55,7 @@ __all__ = [
     "AdmmState",
     "Approach",
     "Coarse",
+    "Discriminants",
     "DynamicSparseState",
     "GradualFreezeState",
     "GradualMagnitudeState",
@@ -55,6 +69,7 @@ __all__ = [
     "RandomProjection",
     "RatePenaltyState",
     "Reweight",
+    "ScatterSums",
     "SoftProjection",
     "SoftThreshold",
     "TernaryState",
@@ -64,15 +79,19 @@ __all__ = [
     "acdc",
     "admm",
     "coarse",
+    "discriminant_loss",
+    "discriminants",
     "dynamic_sparse",
     "geometric",
     "gradual_freeze",
     "gradual_magnitude",
     "group_lasso",
     "half_cosine",
+    "hint_loss",
     "latent",
     "learned_levels",
     "masked",
+    "output_loss",
     "power",
     "powerprop",
     "quantized",
@@ -81,6 +100,9 @@ __all__ = [
     "rewind",
     "rigl",
     "root",
+    "scatter_add",
+    "scatter_discriminants",
+    "scatter_start",
     "set_",
     "sharpness_aware",
     "slimming",

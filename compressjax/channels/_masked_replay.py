@@ -1,0 +1,277 @@
+"""The masked network with masks as data: one program for every keep set, and for a population of them.
+
+`Net.mask` writes zeros into parameters on the host.  Here the traced program is replayed at full size, and a group's
+mask m multiplies what is contracted or summed over the group::
+
+    sum_c x_c w_c   ->   sum_c x_c m_c w_c        in front of every reader: `conv_general_dilated`, `dot_general`
+    sum_c x_c       ->   sum_c x_c m_c            `reduce_sum`, such as the mean over channels of a normalization
+
+Nothing else joins the members of a group (what else would is kept whole by `trace`), and what a removed member holds in
+between reaches no result; so for masks of 0 and 1 this equals the function of ``net.mask(params, keep)``.  Masking the
+reader's weights instead would be the same number, but a convolution whose weights are computed in a loop can take
+nearly three times as long on a CPU.
+
+All that comes before the first mask is the same for every member of a population: `population_replay` runs it once.
+With a `Shared` set of masks, so is all that depends on these masks only: it runs once per different mask.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from compressjax.channels._net import Net, _check_dtype, _checked
+from compressjax.channels._program import Program, Step, Value, walk
+from compressjax.channels._replay import Sizes, _apply
+from compressjax.channels._terms import Term
+
+Tree = Any
+Known = dict[int, Any]
+
+
+class Shared(NamedTuple):
+    """Masks of some groups that several members of a population have in common.
+
+    Attributes:
+      masks: Group name to (different, size): the different masks; row i of all groups belongs together.
+      which: (population,) int32: the row of each member.
+    """
+
+    masks: Mapping[str, Float[Array, "different size"]]
+    which: Int[Array, " population"]
+
+
+class _Masks(Sizes):
+    """Everything at full size; operands of contractions and sums are masked."""
+
+    def __init__(self, masks: Mapping[str, Any]) -> None:
+        super().__init__({})
+        self._vectors = masks
+
+    def operands(self, step: Step, args: list[Any]) -> list[Any]:
+        args = list(args)
+        for operand, axis, term in _joined(step):
+            if not self._vectors.keys().isdisjoint(term.names):
+                shape = [1] * len(step.ins[operand].shape)
+                shape[axis] = -1
+                array = jnp.asarray(args[operand])
+                args[operand] = array * _vector(term, self._vectors).reshape(shape).astype(array.dtype)
+        return args
+
+
+def _joined(step: Step) -> list[tuple[int, int, Term]]:
+    """Operand, axis and term of what a step sums over; one operand of a contraction, activations if there are any."""
+    if step.name == "reduce_sum":
+        return [(0, axis, step.ins[0].terms[axis]) for axis in step.params["axes"]]
+    if step.name == "dot_general":
+        side = int(step.ins[0].source is not None and step.ins[1].source is None)
+        return [(side, axis, step.ins[side].terms[axis]) for axis in step.params["dimension_numbers"][0][side]]
+    if step.name == "conv_general_dilated":
+        left, right = (step.params["dimension_numbers"][side][1] for side in (0, 1))
+        # A depthwise convolution sums over no channels.
+        return [(0, left, step.ins[0].terms[left])] if step.ins[1].shape[right] > 1 else []
+    return []
+
+
+def _vector(term: Term, masks: Mapping[str, Any]) -> Any:
+    """The mask of an axis; `Term.mask` for traced numbers."""
+    if term.kind == "group" and term.name in masks:
+        return masks[term.name]
+    if term.kind == "sum":
+        return jnp.concatenate([_vector(part, masks) for part in term.parts])
+    if term.kind == "product":
+        return reduce(lambda a, b: (a[:, None] * b[None, :]).reshape(-1), [_vector(p, masks) for p in term.parts])
+    return np.ones(term.size, np.float32)
+
+
+def masked_replay(net: Net) -> Callable[..., Any]:
+    """The traced function with masks as an argument.
+
+    Args:
+      net: A traced function.
+
+    Returns:
+      Pure ``g(params, masks, *xs)`` with the result of the traced function; `masks` is a dictionary from group name to
+      (size,) floats, 1 where a member stays and 0 where it is removed, and groups that it does not name stay whole.
+      Jit, differentiate or vmap it at will.  Values between 0 and 1 are allowed and scale.  Results that are state
+      keep what they hold at removed members.  It raises ValueError where masks, shapes or dtypes do not fit.
+
+    >>> from compressjax import channels
+    >>> params = {"a": jnp.eye(2), "b": jnp.ones((2, 1))}
+    >>> net = channels.trace(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], params, jnp.ones((1, 2)))
+    >>> g = jax.jit(masked_replay(net))
+    >>> x = jnp.array([[3.0, 5.0]])
+    >>> [float(g(params, {"g0": jnp.array(m)}, x)[0, 0]) for m in ([1.0, 1.0], [1.0, 0.0], [0.0, 1.0])]
+    [8.0, 3.0, 5.0]
+    """
+
+    def replayed(params: Tree, masks: Mapping[str, Any], *xs: Any) -> Any:
+        _check_masks(net, masks, 1)
+        prog = net._traced.program
+        known = _started(net, params, xs)
+        _run(prog.steps, _Masks(masks), known)
+        return _results(net, known)
+
+    return replayed
+
+
+def population_replay(
+    net: Net, *, chunk: int = 1, summary: Callable[[Any], Any] = lambda result: result
+) -> Callable[..., Any]:
+    """The traced function under every mask of a population; what does not depend on masks runs once.
+
+    Args:
+      net: A traced function.
+      chunk: Members that are computed side by side: 1 is a loop, the right choice on a CPU; as many as fit otherwise.
+      summary: What to return of a member's result, so that not all results need to be held.
+
+    Returns:
+      Pure ``g(params, masks, *xs, shared=None)``, like that of `masked_replay`, with `masks` a dictionary from group
+      name to (population, size) and every result with an axis over the population in front.  `shared` holds the masks
+      of other groups as a `Shared`; what depends on them alone runs once per different mask.  Under `jit`, pass
+      parameters and inputs as arguments: XLA folds what is closed over into constants, which takes it long.
+
+    Raises:
+      ValueError: If `chunk` is no whole number of 1 or more.
+
+    >>> from compressjax import channels
+    >>> params = {"a": jnp.eye(2), "b": jnp.ones((2, 1))}
+    >>> net = channels.trace(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], params, jnp.ones((1, 2)))
+    >>> g = jax.jit(population_replay(net))
+    >>> g(params, {"g0": jnp.array([[1.0, 1.0], [1.0, 0.0]])}, jnp.array([[3.0, 5.0]])).ravel()
+    Array([8., 3.], dtype=float32)
+    """
+    if isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1:
+        raise ValueError(f"chunk={chunk!r} must be a whole number, at least 1: how many members are computed together.")
+
+    def replayed(params: Tree, masks: Mapping[str, Any], *xs: Any, shared: Shared | None = None) -> Any:
+        first = {} if shared is None else dict(shared.masks)
+        count = _check_population(net, masks, shared)
+        prog = net._traced.program
+        order = {name: 1 for name in first} | {name: 2 for name in masks}
+        stages = _stages(prog, order)
+        known = _started(net, params, xs)
+        _run(stages[0], _Masks({}), known)
+        wanted = _read_later(prog, stages[1], stages[2])
+
+        def begin(vectors: Mapping[str, Any]) -> list[Any]:
+            here = dict(known)
+            _run(stages[1], _Masks(vectors), here)
+            return [here[key] for key in wanted]
+
+        def finish(member: tuple[Mapping[str, Any], Any]) -> Any:
+            vectors, row = member
+            here = dict(known)
+            if shared is not None:
+                here |= zip(wanted, [array[row] for array in begun], strict=True)
+                vectors = {**vectors, **{name: rows[row] for name, rows in first.items()}}
+            _run(stages[2], _Masks(vectors), here)
+            return summary(_results(net, here))
+
+        begun = [] if shared is None else _map(begin, first, chunk)
+        which = jnp.zeros(count, jnp.int32) if shared is None else shared.which
+        return _map(finish, (dict(masks), which), chunk)
+
+    return replayed
+
+
+def _map(f: Callable[[Any], Any], xs: Any, chunk: int) -> Any:
+    count = len(jax.tree.leaves(xs)[0])
+    if chunk == 1:
+        return jax.lax.map(f, xs)
+    return jax.vmap(f)(xs) if chunk >= count else jax.lax.map(f, xs, batch_size=chunk)
+
+
+def _started(net: Net, params: Tree, xs: tuple[Any, ...]) -> Known:
+    """The arguments of the program, checked."""
+    traced = net._traced
+    leaves = _checked(params, {path: value.shape for path, value in traced.leaves.items()})
+    inputs, structure = jax.tree.flatten(xs)
+    if structure != traced.inputs_tree:
+        raise ValueError(f"The inputs have the structure {structure}, traced was {traced.inputs_tree}.")
+    args = [*leaves.items(), *((f"Input {number}", x) for number, x in enumerate(inputs))]
+    for (name, array), value in zip(args, traced.program.ins, strict=True):
+        if np.shape(array) != value.shape:
+            raise ValueError(
+                f"{name} has shape {np.shape(array)}; the function was traced with {value.shape}: trace it with the "
+                "batch that is evaluated."
+            )
+        _check_dtype(name, array, value)
+    return {id(value): array for (_, array), value in zip(args, traced.program.ins, strict=True)}
+
+
+def _read(known: Known, value: Value) -> Any:
+    return known.get(id(value), value.const)
+
+
+def _run(steps: Sequence[Step], sizes: Sizes, known: Known) -> None:
+    """Runs some steps and adds what they give to `known`."""
+    for step in steps:
+        outs = _apply(step, sizes, [_read(known, value) for value in step.ins])
+        known.update((id(value), out) for value, out in zip(step.outs, outs, strict=True))
+
+
+def _results(net: Net, known: Known) -> Any:
+    return jax.tree.unflatten(net._traced.outputs_tree, [_read(known, value) for value in net._traced.program.outs])
+
+
+def _masked_by(step: Step) -> set[str]:
+    """The groups whose masks a step applies, in its bodies as well."""
+    found = {name for _, _, term in _joined(step) for name in term.names}
+    for body in step.bodies:
+        walk(body, lambda inner, *_: found.update(n for _, _, term in _joined(inner) for n in term.names))
+    return found
+
+
+def _stages(prog: Program, order: Mapping[str, int]) -> tuple[list[Step], list[Step], list[Step]]:
+    """Steps by the masks that they depend on: none, those of order 1 only, and the rest."""
+    stages: tuple[list[Step], list[Step], list[Step]] = ([], [], [])
+    made: dict[int, int] = {}
+    for step in prog.steps:
+        own = [order.get(name, 0) for name in _masked_by(step)]
+        stage = max([*own, *(made.get(id(value), 0) for value in step.ins)], default=0)
+        made.update((id(value), stage) for value in step.outs)
+        stages[stage].append(step)
+    return stages
+
+
+def _read_later(prog: Program, steps: Sequence[Step], later: Sequence[Step]) -> list[int]:
+    """What some steps give that later ones, or the caller, read."""
+    read = {id(value) for step in later for value in step.ins} | {id(value) for value in prog.outs}
+    return [id(value) for step in steps for value in step.outs if id(value) in read]
+
+
+def _check_masks(net: Net, masks: Mapping[str, Any], rank: int) -> None:
+    sizes = {group.name: group.size for group in net.groups}
+    if not isinstance(masks, Mapping):
+        raise ValueError(f"masks is a {type(masks).__name__}: give a dictionary from group name to array.")
+    for name, mask in masks.items():
+        if name not in sizes:
+            raise ValueError(f"masks names {name!r}, which is no group. Groups: {', '.join(sizes) or 'none'}.")
+        shape = np.shape(mask)
+        if len(shape) != rank or shape[-1] != sizes[name]:
+            wanted = f"({sizes[name]},)" if rank == 1 else f"(population, {sizes[name]})"
+            raise ValueError(f"The mask of {name} has shape {shape}; it must be {wanted}.")
+        if not jnp.issubdtype(jax.dtypes.result_type(mask), jnp.floating):
+            raise ValueError(f"The mask of {name} is {jax.dtypes.result_type(mask)}: give floats, 1 to keep a member.")
+
+
+def _check_population(net: Net, masks: Mapping[str, Any], shared: Shared | None) -> int:
+    """The number of members."""
+    _check_masks(net, masks, 2)
+    counts = {name: np.shape(mask)[0] for name, mask in masks.items()}
+    if shared is not None:
+        _check_masks(net, shared.masks, 2)
+        for name in shared.masks:
+            if name in masks:
+                raise ValueError(f"The masks of {name} are given twice, shared and not: leave one of them out.")
+        if len({np.shape(mask)[0] for mask in shared.masks.values()}) != 1:
+            raise ValueError("The shared masks need one number of rows, the same for every group.")
+        counts["shared.which"] = np.shape(shared.which)[0]
+    if len(set(counts.values())) != 1 or not all(counts.values()):
+        raise ValueError(f"The masks have no common population of at least 1: {counts or 'there are none'}.")
+    return next(iter(counts.values()))
