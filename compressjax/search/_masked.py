@@ -22,10 +22,9 @@ from compressjax.channels import Net, Shared, population_replay
 
 Params = Any
 Masks = Mapping[str, Float[Any, "population size"]]
-Correct = Float[Array, ""]
 
 
-def accuracy(logits: Float[Array, "samples classes"], labels: Int[Array, " samples"]) -> Correct:
+def accuracy(logits: Float[Any, "samples classes"], labels: Int[Any, " samples"]) -> Float[Array, ""]:
     """Share of samples whose label has the largest logit.
 
     Args:

@@ -137,7 +137,7 @@ def scatter_discriminants(sums: ScatterSums, k: int | None = None, *, ridge: flo
     (True, True)
     """
     counts, means, within = (np.asarray(part, np.float64) for part in sums)
-    vectors, values = _solve(counts, means, within / counts.sum(), k, ridge)
+    vectors, values = _solve(counts, means, within / max(counts.sum(), 1), k, ridge)
     return _as(sums.means.dtype, vectors, values)
 
 
@@ -169,7 +169,7 @@ def discriminants(
 
     >>> x = np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0], [4.0, 1.0, 0.0], [4.0, -1.0, 0.0]])
     >>> np.abs(discriminants(x, np.array([0, 0, 1, 1]), 2).directions.ravel()).round(2)
-    Array([7.07, 0.  , 0.  ], dtype=float32)
+    array([7.07, 0.  , 0.  ], dtype=float32)
     """
     dtype = jnp.promote_types(jax.dtypes.result_type(features), jnp.float32)
     x, y = np.asarray(features, np.float64), np.asarray(labels)
@@ -279,6 +279,8 @@ def _solve(
     """The generalised eigenproblem, by whitening the right-hand side."""
     if not counts.all():
         raise ValueError(f"Class {int(np.flatnonzero(counts == 0)[0])} has no sample: give at least one of each.")
+    if not (np.isfinite(means).all() and np.isfinite(within).all()):
+        raise ValueError("The features hold values that are not finite: no direction can be found.")
     most = within.shape[0]
     k = min(len(counts) - 1, most) if k is None else k
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most:
