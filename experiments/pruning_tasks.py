@@ -116,11 +116,12 @@ class PruningTask:
         """Channels left per group, as configured; groups that no rule names stay whole."""
         return self.knife.wanted(self.params, self.task.kept)
 
-    def batches(self, images: int, batch: int = 250) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """Scaled training images and labels, the first `images` of the split, in whole batches."""
+    def batches(self, images: int, batch: int, *, offset: int = 0) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """Scaled training images and labels, `images` of the split from number `offset` on, in whole batches."""
         split = self.data.train
-        for begin in range(0, min(images, len(split.labels)) - batch + 1, batch):
-            part = slice(begin, begin + batch)
+        batch = min(batch, images, len(split.labels))
+        for begin in range(0, images - batch + 1, batch):
+            part = np.arange(offset + begin, offset + begin + batch) % len(split.labels)
             yield scale(jnp.asarray(split.images[part])), jnp.asarray(split.labels[part])
 
     def keep(self, scores: Mapping[str, Any], widths: Mapping[str, int]) -> Keep:

@@ -179,7 +179,7 @@ def check_kind(config: Any, kind: type, program: str) -> None:
 
 def check_base(config: Base) -> None:
     """The part of `check` that all training programs share."""
-    _check_types(config, "config")
+    check_types(config, "config")
     choice("config.loop", config.loop, LOOPS)
     for name in ("batch_size", "log_every", "checkpoint_every"):
         least(f"config.{name}", getattr(config, name), 1)
@@ -227,7 +227,7 @@ def least(at: str, value: float, least: int) -> None:
         raise ValueError(f"{at} is {value}; it must be a finite number of at least {least}.")
 
 
-def _check_types(value: Any, at: str) -> None:
+def check_types(value: Any, at: str) -> None:
     """Recursively compares a dataclass's values with its annotations."""
     for name, hint in typing.get_type_hints(type(value)).items():
         _check_type(getattr(value, name), hint, f"{at}.{name}")
@@ -238,7 +238,7 @@ def _check_type(value: Any, hint: Any, at: str) -> None:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, typing.cast("type", hint)):
             raise ValueError(f"{at} is a {type(value).__name__}; it must be a {_name(hint)}.")
-        _check_types(value, at)
+        check_types(value, at)
     elif origin is tuple:
         if not isinstance(value, (tuple, list)):
             raise ValueError(f"{at} is a {type(value).__name__}; it must be a tuple.")

@@ -14,7 +14,7 @@ from compressjax.scores._class_sums import ClassSums, class_add, class_start
 from compressjax.scores._discriminant_information import discriminant_information, information_loss
 from compressjax.scores._discriminative import class_statistics, discriminative, feature_scores
 from compressjax.scores._fisher_ratio import fisher_ratio
-from compressjax.scores._geometric_median import geometric_median
+from compressjax.scores._geometric_median import geometric_median, member_rows
 from compressjax.scores._grasp import grasp
 from compressjax.scores._hierarchy import (
     class_clusters,
@@ -61,6 +61,7 @@ __all__ = [
     "l2",
     "label_levels",
     "magnitude",
+    "member_rows",
     "mmd",
     "norm_scale",
     "one_vs_rest",

@@ -43,8 +43,30 @@ def geometric_median(params: Tree, groups: Iterable[GroupLike]) -> dict[str, Flo
     >>> geometric_median(params, [Plain(name="fc", size=3, members=[place])])
     {'fc': Array([6., 5., 9.], dtype=float32)}
     """
+    return {name: _distances(rows) for name, rows in member_rows(params, groups).items()}
+
+
+def member_rows(params: Tree, groups: Iterable[GroupLike]) -> dict[str, Float[Array, "size weights"]]:
+    """All weights of each member as one row, for scores that compare members.
+
+    Args:
+      params: Parameters.
+      groups: Coupled groups; ``producers(groups, params)`` gives the weights that make a channel.
+
+    Returns:
+      Group name to (size, weights of one member), float32 or wider.
+
+    Raises:
+      ValueError: As `geometric_median`.
+
+    >>> from types import SimpleNamespace as Plain
+    >>> place = Plain(path="kernel", axis=1, index=np.arange(2))
+    >>> member_rows({"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}, [Plain(name="fc", size=2, members=[place])])
+    {'fc': Array([[1., 3.],
+           [2., 4.]], dtype=float32)}
+    """
     known = leaves(params)
-    return {group.name: _distances(_rows(group, known)) for group in check_groups(groups, known)}
+    return {group.name: _rows(group, known) for group in check_groups(groups, known)}
 
 
 def _rows(group: GroupLike, known: Mapping[str, Array]) -> Float[Array, "size weights"]:

@@ -1,0 +1,88 @@
+"""A pruning function evolved on two tasks that two processor cores can do, and tried on networks it never saw.
+
+--config=configs/evolve_pruning.py               LeNet-5 on MNIST and a quarter of VGG-16 on CIFAR-10; then ResNet-20
+--config=configs/evolve_pruning.py:accelerator   the whole VGG-16 and longer retraining, for an accelerator (not run)
+--config=configs/evolve_pruning.py:tiny          a minute, on the embedded digits
+
+The published search (arXiv 2110.10876) prunes LeNet-5 to 5-11-40 in three rounds and VGG-16 in two, with 100 epochs of
+retraining after each.  Here there is one round and a fraction of an epoch.
+"""
+
+from configs.storage_study import QUARTER
+from experiments.evolve_config import EvolveConfig
+from experiments.pruning_tasks import Task
+from experiments.schema import Fit
+
+COMPARED = (
+    *("f1", "f2", "f3", "f4", "inspired1", "inspired2"),
+    *("discriminant_information", "information_loss", "mmd", "geometric_median", "taylor", "random"),
+)
+VGG = (10, 10, 20, 20, 38, 38, 38, 77, 77, 77, 77, 77, 77)  # the published shares, of a quarter of the channels
+INNER = (8, 16, 32)  # ResNet-20: half of the channels between the two convolutions of a block
+
+
+def get_config(profile: str = "full") -> EvolveConfig:
+    """Profiles: full, accelerator and tiny."""
+    if profile == "tiny":
+        short = Fit(epochs=1)
+        task = Task(
+            name="digits",
+            model="lenet300",
+            batch_size=64,
+            widths=(32, 16),
+            pretrain=Fit(epochs=2, learning_rate=2e-3),
+            kept={"fc1/kernel": 6, "fc2/kernel": 5},
+            retrain=short,
+            score_images=250,
+        )
+        return EvolveConfig(
+            tasks=(task,), population=8, generations=2, finalists=2, repeats=2, compared=("f2", "random")
+        )
+    if profile not in ("full", "accelerator"):
+        raise ValueError(f"Unknown profile {profile!r}; choose full, accelerator or tiny.")
+    lenet5 = Task(
+        name="lenet5",
+        dataset="mnist",
+        model="lenet5",
+        pretrain=Fit(epochs=6, shift=1),
+        kept={"conv1/kernel": 5, "conv2/kernel": 11, "fc1/kernel": 40},
+        retrain=Fit(epochs=0.5, learning_rate=2e-3, final_learning_rate=2e-5),
+    )
+    augment = {"shift": 4, "flip": True}
+    vgg = Task(
+        name="vgg",
+        dataset="cifar10",
+        model="vgg16",
+        widths=QUARTER,
+        batch_size=64,
+        pretrain=Fit(epochs=6, learning_rate=2e-3, **augment),
+        kept={f"conv{i}/kernel": width for i, width in enumerate(VGG, 1)},
+        retrain=Fit(epochs=0.15, learning_rate=1e-3, final_learning_rate=1e-5, **augment),
+    )
+    resnet20 = Task(
+        name="resnet20",
+        dataset="cifar10",
+        model="resnet20",
+        load="pretrained",
+        validation=2000,
+        batch_size=64,
+        kept={f"stage{stage}_block*/conv1/kernel": width for stage, width in enumerate(INNER, 1)},
+        retrain=Fit(epochs=0.06, optimizer="sgd", learning_rate=0.02, final_learning_rate=1e-4, **augment),
+    )
+    digits = Task(
+        name="digits",
+        model="lenet300",
+        batch_size=64,
+        pretrain=Fit(epochs=20),
+        kept={"fc1/kernel": 20, "fc2/kernel": 10},
+        retrain=Fit(epochs=3, learning_rate=2e-3, final_learning_rate=2e-5),
+    )
+    config = EvolveConfig(tasks=(lenet5, vgg), transfer=(resnet20, digits), compared=COMPARED)
+    if profile == "accelerator":
+        config.population, config.generations = 40, 15
+        vgg.widths, vgg.batch_size = (), 128
+        vgg.kept = {f"conv{i}/kernel": 4 * width for i, width in enumerate(VGG, 1)}
+        vgg.pretrain.epochs, vgg.retrain.epochs, lenet5.retrain.epochs, resnet20.retrain.epochs = 160, 20, 20, 40
+        for task in (lenet5, vgg, resnet20):
+            task.loop = "scan"
+    return config

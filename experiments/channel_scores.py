@@ -1,0 +1,132 @@
+"""Every score of channels by name, on a pruning task: of weights, of gradients, class-discriminative, and formulas.
+
+Part of `experiments.cdc` and `experiments.evolve`.  Statistics of feature maps are taken once, from training images.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compressjax import channels, scores
+from compressjax.projections import producers
+from compressjax.search import expressions
+from experiments.pruning_tasks import PruningTask
+
+OF_STATISTICS = {
+    "absolute_snr": scores.absolute_snr,
+    "fisher_ratio": scores.fisher_ratio,
+    "symmetric_divergence": scores.symmetric_divergence,
+    "two_sample_t": scores.two_sample_t,
+}
+OF_FEATURES = {
+    "discriminant_information": scores.discriminant_information,
+    "information_loss": scores.information_loss,
+    "mmd": scores.mmd,
+}
+DISCRIMINATIVE = (*OF_STATISTICS, *OF_FEATURES)
+OF_WEIGHTS = ("l1", "l2", "geometric_median", "taylor", "random")
+FOUND = tuple(expressions.FOUND)  # the published evolved functions
+NAMES = (*DISCRIMINATIVE, *OF_WEIGHTS, *FOUND)
+BATCH = 250
+SIDE = 4  # feature maps are averaged to this many positions a side before formulas and kernels see them
+
+
+class ChannelScores:
+    """Scores on one task, each a dictionary from group to (size,) float64, larger is kept.
+
+    Args:
+      task: The trained network and its data.
+      formulas: Names of further scores, and their formulas in the syntax of `expressions.parse`.
+      offset: Number of the first training image that is seen; other offsets give other samples.
+    """
+
+    def __init__(self, task: PruningTask, formulas: Mapping[str, str] | None = None, *, offset: int = 0):
+        self.task, self.offset = task, offset
+        self.formulas = {**{name: expressions.FOUND[name] for name in FOUND}, **(formulas or {})}
+        shapes = jax.eval_shape(task.model.init, jax.random.key(0))
+        images = jax.ShapeDtypeStruct((BATCH, *task.model.input_shape), jnp.float32)
+        names = [group.name for group in task.groups]
+        self._taps = channels.trace(task.model.apply, shapes, images).taps(names)
+
+    def batches(self) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """Scaled training images with labels, `score_images` of them."""
+        return self.task.batches(self.task.task.score_images, BATCH, offset=self.offset)
+
+    def pooled(self, params: Any, x: jax.Array) -> dict[str, tuple[jax.Array, ...]]:
+        """Taps with feature maps averaged to at most 4 x 4 positions."""
+        return {name: tuple(pool(array) for array in arrays) for name, arrays in self._taps(params, x).items()}
+
+    @functools.cached_property
+    def statistics(self) -> Mapping[str, tuple[scores.OneVsRest, ...]]:
+        """Class by class, of pooled feature maps."""
+        return scores.class_statistics(self.pooled, self.task.params, self.batches(), self.task.data.classes)
+
+    @functools.cached_property
+    def whole_statistics(self) -> Mapping[str, tuple[scores.OneVsRest, ...]]:
+        """Class by class, of whole feature maps: what the published scores see."""
+        return scores.class_statistics(self._taps, self.task.params, self.batches(), self.task.data.classes)
+
+    @functools.cached_property
+    def terminals(self) -> dict[str, list[dict[str, np.ndarray]]]:
+        """What formulas read, per group and tap."""
+        rows = scores.member_rows(self.task.params, producers(self.task.groups, self.task.params))
+        return {
+            name: [_host(expressions.terminals(one, rows[name])) for one in found]
+            for name, found in self.statistics.items()
+        }
+
+    def score(self, name: str) -> dict[str, np.ndarray]:
+        """One score by name.
+
+        Raises:
+          ValueError: If there is no such score.
+        """
+        if name in OF_WEIGHTS:
+            return self.task.knife.score(self.task.params, name)
+        if name in OF_STATISTICS:
+            return _host(scores.discriminative(self.whole_statistics, OF_STATISTICS[name]))
+        if name in OF_FEATURES:
+            return _host(scores.feature_scores(self.pooled, self.task.params, self.batches(), OF_FEATURES[name]))
+        if name not in self.formulas:
+            raise ValueError(f"There is no score {name!r}; choose one of {', '.join((*NAMES, *self.formulas))}.")
+        return {group: row[0] for group, row in self.evaluate(self.program(name)).items()}
+
+    def program(self, name: str) -> expressions.Programs:
+        """A formula as a population of one."""
+        found = expressions.parse(self.formulas[name])
+        return expressions.stacked([found], len(found.tokens))
+
+    def evaluate(self, programs: expressions.Programs) -> dict[str, np.ndarray]:
+        """Scores of all channels by all programs: group -> (population, size) float64, the mean over taps.
+
+        Not-a-number is minus infinity.
+        """
+        out = {}
+        for group, taps in self.terminals.items():
+            found = [expressions.shared(programs, arrays) for arrays in taps]
+            out[group] = np.mean(np.asarray(found, np.float64), axis=0)
+        return out
+
+
+def pool(features: jax.Array, side: int = SIDE) -> jax.Array:
+    """Averages feature maps (samples, ..., channels) to at most `side` positions on each of two axes, side^2 on one.
+
+    >>> pool(jnp.arange(8.0).reshape(1, 8, 1), side=2)[0, :, 0].tolist()
+    [0.5, 2.5, 4.5, 6.5]
+    """
+    most = side * side if features.ndim == 3 else side
+    for axis in range(1, features.ndim - 1):
+        size = features.shape[axis]
+        if size > most:
+            parts = np.array_split(np.arange(size), most)
+            mean = np.stack([np.isin(np.arange(size), part) / len(part) for part in parts]).astype(np.float32)
+            features = jnp.moveaxis(jnp.tensordot(jnp.moveaxis(features, axis, -1), mean.T, 1), -1, axis)
+    return features
+
+
+def _host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in arrays.items()}

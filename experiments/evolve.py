@@ -1,0 +1,67 @@
+"""Evolves a pruning function: a formula that scores channels, judged by the networks that it leaves.
+
+    python -m experiments.evolve --config=configs/evolve_pruning.py --workdir=runs/evolve_pruning
+
+A population of formulas starts from the published scores and their mutants.  A formula prunes every task, the small
+networks are retrained shortly, and the geometric mean of their validation accuracies is its fitness.  The best formulas
+are tried again with other seeds, beside the published scores and the best of as many random formulas; then everything
+is judged on the test split and on networks and data that the search never saw.  Running the same command again resumes.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags
+
+if TYPE_CHECKING:
+    from experiments.evolve_config import EvolveConfig
+
+
+def run(config: "EvolveConfig", workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Runs (or resumes) a search and returns its report.
+
+    Args:
+      config: What to do; see `experiments.evolve_config.EvolveConfig`.
+      workdir: Where; holds one directory per task, ``metrics.jsonl`` with one line per retrained network,
+        ``candidates.jsonl`` with one line per formula of the search, ``report.json`` and ``report.html``.
+      progress: Whether to show progress bars (they stay quiet when stderr is not a terminal).
+
+    Returns:
+      The contents of ``report.json``.
+
+    Raises:
+      ValueError: On any bad input, in one sentence, before anything half-written remains.
+    """
+    from experiments import evolve_config, evolve_report, schema
+    from experiments.evolve_search import Evolution
+    from experiments.workdir import Workdir
+
+    evolve_config.check(config)
+    with Workdir(workdir, schema.to_dict(config)) as directory:
+        finished = directory.path / "report.json"
+        if not finished.exists():
+            evolution = Evolution(config, directory, progress=progress)
+            report = evolve_report.summarize(evolution)
+            directory.write("report.json", json.dumps(report, indent=1).encode())
+        found: dict[str, Any] = json.loads(finished.read_text())
+        directory.write("report.html", evolve_report.html(found).encode())
+        return found
+
+
+def main(argv: list[str]) -> None:
+    """Flag shell around `run`."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    from experiments import evolve_report, launch
+
+    launch.cache_compilations()
+    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
+    print(evolve_report.headline(result))
+    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+
+
+if __name__ == "__main__":
+    from experiments.launch import launch
+
+    launch(main)

@@ -1,0 +1,57 @@
+"""The figures of `experiments.evolve`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import style
+
+Record = Mapping[str, Any]
+NAMES = {"evolved": "evolved", "random_formulas": "random formulas"}
+OURS = tuple(NAMES)
+
+
+@style.styled
+def generations(found: Record) -> Figure:
+    """Best so far and median of every generation."""
+    figure, axes = style.new_figure(6.4, 3.4)
+    ax = axes[0, 0]
+    for (name, rows), colour in zip(found["searches"].items(), style.colours(list(found["searches"])), strict=True):
+        at = [row["generation"] for row in rows]
+        best = np.fmax.accumulate([np.nan if row["best"] is None else row["best"] for row in rows])
+        median = [np.nan if row["median"] is None else row["median"] for row in rows]
+        ax.plot(at, best, "o-", color=colour, markersize=4, linewidth=1.3, label=f"{NAMES[name]}, best so far")
+        ax.plot(at, median, "--", color=colour, linewidth=1.1, label=f"{NAMES[name]}, median")
+    ax.set_xlabel("generation")
+    ax.set_ylabel("validation accuracy")
+    style.percent_axis(ax)
+    style.legend(ax, loc="lower right")
+    return figure
+
+
+@style.styled
+def transfer(found: Record) -> Figure:
+    """Test accuracy after retraining of every score on every task."""
+    tasks = found["tasks"]
+    figure, axes = style.new_figure(3.2 * len(tasks) + 1.2, 0.2 * len(tasks[0]["rows"]) + 1.2, 1, len(tasks))
+    for ax, task in zip(axes[0], tasks, strict=True):
+        rows = sorted(task["rows"], key=lambda row: row["test"]["mean"])
+        places = np.arange(len(rows))
+        for place, row in zip(places, rows, strict=True):
+            colour = style.BLUE if row["name"] in OURS else style.GREY
+            ax.errorbar(
+                row["test"]["mean"],
+                place,
+                xerr=row["test"]["std"] or 0.0,
+                fmt="o",
+                color=colour,
+                markersize=4,
+                capsize=2,
+            )
+        ax.set_yticks(places, [NAMES.get(row["name"], row["name"].replace("_", " ")) for row in rows])
+        ax.set_title(f"{task['name']} ({task['role']})")
+        ax.set_xlabel("test accuracy")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+    return figure
