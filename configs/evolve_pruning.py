@@ -30,7 +30,7 @@ def get_config(profile: str = "full") -> EvolveConfig:
             model="lenet300",
             batch_size=64,
             widths=(32, 16),
-            pretrain=Fit(epochs=2, learning_rate=2e-3),
+            pretrain=Fit(epochs=20, learning_rate=2e-3),
             kept={"fc1/kernel": 6, "fc2/kernel": 5},
             retrain=short,
             score_images=250,

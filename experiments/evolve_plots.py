@@ -41,15 +41,8 @@ def transfer(found: Record) -> Figure:
         places = np.arange(len(rows))
         for place, row in zip(places, rows, strict=True):
             colour = style.BLUE if row["name"] in OURS else style.GREY
-            ax.errorbar(
-                row["test"]["mean"],
-                place,
-                xerr=row["test"]["std"] or 0.0,
-                fmt="o",
-                color=colour,
-                markersize=4,
-                capsize=2,
-            )
+            value, spread = row["test"]["mean"], row["test"]["std"] or 0.0
+            ax.errorbar(value, place, xerr=spread, fmt="o", color=colour, markersize=4, capsize=2)
         ax.set_yticks(places, [NAMES.get(row["name"], row["name"].replace("_", " ")) for row in rows])
         ax.set_title(f"{task['name']} ({task['role']})")
         ax.set_xlabel("test accuracy")

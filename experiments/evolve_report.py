@@ -90,7 +90,7 @@ def _generations(found: Sequence[Candidate]) -> list[dict[str, Any]]:
 
 
 def verdict(tasks: Sequence[Record]) -> dict[str, Any]:
-    """Whether the evolved formula is as good as the best seed where it was evolved, and above the median seed elsewhere.
+    """Whether the evolved formula is as good as the best seed where it evolved, and above the median seed elsewhere.
 
     Test accuracies after retraining, means over seeds; on the training tasks their geometric mean.
     """

@@ -153,7 +153,7 @@ class Evolution:
         return out
 
     def finalists(self, found: Sequence[Candidate]) -> dict[str, str]:
-        """Digest of the effect -> formula: the fittest that differ in effect and are no seeds, the shorter of equals."""
+        """Rank -> formula: the fittest that differ in effect and are no seeds, the shorter of equals."""
         seeds = {tuple(one.keeps.items()) for one in self.candidates[: len(expressions.SEEDS)]}
         best: dict[Any, Candidate] = {}
         for one in sorted(found, key=lambda one: (one.fitness, one.tokens)):
