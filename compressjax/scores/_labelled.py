@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 
 def labelled(
     features: Any, labels: Any
-) -> tuple[Float[np.ndarray, "samples positions channels"], Int[np.ndarray, " samples"]]:
+) -> tuple[Num[np.ndarray, "samples positions channels"], Int[np.ndarray, " samples"]]:
     """Features as (samples, positions, channels) and labels numbered without gaps, on the host.
 
     Args:

@@ -163,6 +163,16 @@ def test_an_operand_with_two_readers_is_given_once() -> None:
     np.testing.assert_allclose(tapped[1], h * h, rtol=1e-5)
 
 
+def test_taps_can_be_batched_and_differentiated() -> None:
+    params, x = weights(a=(4, 6), b=(6, 2)), inputs(3, 4)
+    taps = channels.trace(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], params, x).taps()
+    stacked = jax.tree.map(lambda leaf: np.stack([leaf, 2 * leaf]), params)
+    (found,) = jax.vmap(taps, (0, None))(stacked, x)["g0"]
+    np.testing.assert_allclose(found[1], np.tanh(2 * x @ params["a"]), rtol=1e-5)
+    slope = jax.grad(lambda p: taps(p, x)["g0"][0].sum())(params)["a"]
+    np.testing.assert_allclose(slope, x.T @ (1 - np.tanh(x @ params["a"]) ** 2), rtol=1e-4, atol=1e-5)
+
+
 def test_groups_that_cannot_be_seen_are_left_out_or_refused_by_name() -> None:
     params, x = weights(a=(4, 6), b=(6, 4), c=(4, 5), d=(5, 2)), inputs(3, 4)
 

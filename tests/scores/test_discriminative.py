@@ -121,6 +121,18 @@ def test_samples_of_no_class_and_numbers_of_classes_do_not_matter(score) -> None
     np.testing.assert_allclose(score(*padded), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int8])
+def test_features_in_few_bits_are_taken_for_what_they_are(dtype) -> None:
+    x, labels = sample(30, (2, 4))
+    few = jnp.asarray(10 * x, dtype)
+    taps = lambda params, x: {"g0": (x,)}  # noqa: E731
+    left, right = (scores.class_statistics(taps, {}, [(v, labels)], 3) for v in (few, few.astype(jnp.float32)))
+    assert left["g0"][0].mean_p.dtype == jnp.float32
+    np.testing.assert_array_equal(left["g0"][0].var_q, right["g0"][0].var_q)
+    for score in OF_FEATURES:
+        np.testing.assert_array_equal(score(few, labels), score(few.astype(jnp.float32), labels))
+
+
 @pytest.mark.parametrize("score", OF_FEATURES)
 def test_features_that_do_not_fit(score, unchecked) -> None:
     x, labels = sample(10, (4,))
