@@ -17,6 +17,7 @@ import optax
 
 from compressjax import trees
 from compressjax.data import Sampler, Split
+from compressjax.training import output_loss
 from compressjax.zoo import Model, update_statistics
 
 EVALUATION_BATCH = 1000
@@ -72,9 +73,7 @@ def make_loss(model: Model, teacher: Teacher | None) -> Callable[..., tuple[jax.
         task = optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
         if teacher is None or logits is None:
             return task, statistics
-        heat = teacher.temperature
-        targets = jax.nn.softmax(logits / heat)
-        soft = optax.softmax_cross_entropy(outputs / heat, targets).mean() * heat**2
+        soft = output_loss(outputs, logits, teacher.temperature)
         return (1.0 - teacher.weight) * task + teacher.weight * soft, statistics
 
     return loss

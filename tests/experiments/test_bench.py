@@ -11,19 +11,26 @@ import optax
 import pytest
 
 from compressjax import training, trees
-from experiments import bench, bench_storage, bench_transforms, timing
+from experiments import bench, bench_population, bench_storage, bench_transforms, timing
 
-# Of `training`: schedules, functions of weights or gradients, and parts of what is measured.
+# Of `training`: schedules, functions of weights, gradients or features, and parts of what is measured.
 HELPERS = {
     "coarse",
+    "discriminant_loss",
+    "discriminants",
     "dynamic_sparse",
     "geometric",
     "half_cosine",
+    "hint_loss",
+    "output_loss",
     "power",
     "quantized",
     "reset_slots",
     "rewind",
     "root",
+    "scatter_add",
+    "scatter_discriminants",
+    "scatter_start",
     "staged",
     "ternarize",
     "ternary_mean",
@@ -58,6 +65,13 @@ def test_the_table_says_what_was_missed() -> None:
 def test_the_projection_agrees_with_numpy_and_is_timed() -> None:
     (row,) = bench.projection(1, small=True)
     assert row.value > 0
+
+
+@pytest.mark.slow
+def test_populations_are_timed() -> None:
+    rows = bench_population.population(1, small=True)
+    assert [row.suite for row in rows] == ["population"] * 4
+    assert all(row.value > 0 for row in rows)
 
 
 def test_alexnet_has_its_published_size_and_the_small_one_is_small() -> None:

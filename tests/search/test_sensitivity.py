@@ -125,7 +125,7 @@ def test_nan_never_wins_and_ties_go_to_the_cheaper():
 
 
 def test_what_cannot_be_met_is_refused():
-    with pytest.raises(ValueError, match="cannot be met: with every group at its floor it is 1.333"):
+    with pytest.raises(ValueError, match=r"cannot be met: with every group at its floor it is 1\.333"):
         run(floor=0.75, speedup=4.0)
 
 

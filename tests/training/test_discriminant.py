@@ -74,7 +74,7 @@ def test_streamed_sums_give_the_same_directions_as_features_at_hand():
     for start in (0, 7, 40, 90):  # batches that lack classes, and unlike sizes
         stop = {0: 7, 7: 40, 40: 90, 90: 100}[start]
         sums = add(sums, jnp.asarray(x[start:stop], jnp.float32), jnp.asarray(labels[start:stop]))
-    between, within = scatters(x, labels)
+    _, within = scatters(x, labels)
     np.testing.assert_allclose(sums.within / 100, within, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(sums.counts, 25)
     streamed = training.scatter_discriminants(sums)
