@@ -1,7 +1,7 @@
 """Speed, as ratios measured within one run: a machine's absolute times say little, its ratios travel.
 
-    python -m experiments.bench [--suite=all|train|transforms|projection|storage|population] [--repeats=9] [--small]
-        [--out=F.json]
+    python -m experiments.bench [--suite=all|train|transforms|projection|storage|population|expressions]
+        [--repeats=9] [--small] [--out=F.json]
 
 Repetitions of the variants that are compared are interleaved, in alternating order, and the median of the ratios within
 a round is taken, so that a slow moment of the machine meets all of them.  Beside it stand the middle half of the
@@ -21,7 +21,7 @@ from absl import app, flags, logging
 
 from experiments.timing import Row, compare, interleaved, to_text
 
-SUITES = ("all", "train", "transforms", "projection", "storage", "population")
+SUITES = ("all", "train", "transforms", "projection", "storage", "population", "expressions")
 REFRESH = 32  # optimizer steps between refreshes of the ADMM variables
 
 
@@ -149,6 +149,7 @@ def run(suite: str, repeats: int, *, small: bool = False, network: str = "lenet5
         raise ValueError(f"There is no suite {suite!r}; choose one of {', '.join(SUITES)}.")
     if repeats < 1:
         raise ValueError(f"--repeats is {repeats}; it must be at least 1.")
+    from experiments.bench_expressions import expressions
     from experiments.bench_population import population
     from experiments.bench_storage import storage
     from experiments.bench_transforms import BATCH, transforms
@@ -161,6 +162,7 @@ def run(suite: str, repeats: int, *, small: bool = False, network: str = "lenet5
         "projection": projection,
         "storage": storage,
         "population": population,
+        "expressions": expressions,
     }
     rows = [row for name in suites if suite in ("all", name) for row in suites[name](repeats, small)]
     return {

@@ -7,13 +7,14 @@ r"""Genetic programming as an evosax algorithm: `init`, `ask`, `tell`, minimisin
     next        the best of parents and children together
 
 A fitness that is not finite means failure: it never becomes a parent, and if all have failed the children are random
-trees.  Ranking equally fit programs by length is the published remedy's simplest form; `parsimony` charges each token.
+trees.  Of programs with exactly the same fitness only the shortest breeds, unless `distinct` is off: else copies and
+rewritings of the best program may fill all places, as they may in the published form.  Ranking equally fit programs by
+length is the simplest size control; `parsimony` charges each token.
 
 Source: Liu, Kung, Wentzlaff, "Evolving Transferable Neural Pruning Functions", GECCO 2022 (arXiv 2110.10876): parents,
 rates and mutation as released.  The choice of parents by tournaments is its option.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -79,6 +80,7 @@ class ExpressionGP(PopulationBasedAlgorithm):
       language: What the tokens mean.
       num_parents: How many survive and breed.
       tournament: If given, copies are of winners of tournaments of so many among all, not of the `num_parents` best.
+      distinct: Whether of programs with exactly the same fitness only the shortest may breed.
 
     Raises:
       ValueError: If a size is out of range.
@@ -101,6 +103,7 @@ class ExpressionGP(PopulationBasedAlgorithm):
         *,
         num_parents: int = 6,
         tournament: int | None = None,
+        distinct: bool = True,
     ):
         if population_size < 2 or not 1 <= num_parents <= population_size:
             raise ValueError(
@@ -116,12 +119,13 @@ class ExpressionGP(PopulationBasedAlgorithm):
         self.language = language
         self.num_parents = num_parents
         self.tournament = tournament
+        self.distinct = distinct
 
     @property
     def _default_params(self) -> GPParams:
         return GPParams()
 
-    def init(self, key: PRNGKeyArray, population: Programs, fitness: Array, params: GPParams) -> GPState:
+    def init(self, key: PRNGKeyArray, population: Programs, fitness: Any, params: GPParams) -> GPState:
         """Starts from an evaluated population.
 
         Args:
@@ -142,7 +146,7 @@ class ExpressionGP(PopulationBasedAlgorithm):
         return super().init(key, Programs(*map(jnp.asarray, population)), _failed_last(fitness), params)
 
     def tell(
-        self, key: PRNGKeyArray, population: Programs, fitness: Array, state: GPState, params: GPParams
+        self, key: PRNGKeyArray, population: Programs, fitness: Any, state: GPState, params: GPParams
     ) -> tuple[GPState, dict[str, Array]]:
         """Takes the fitness of the children that `ask` gave.
 
@@ -162,7 +166,7 @@ class ExpressionGP(PopulationBasedAlgorithm):
         self._fits(population, fitness)
         return super().tell(key, Programs(*map(jnp.asarray, population)), _failed_last(fitness), state, params)
 
-    def _fits(self, population: Programs, fitness: Array) -> None:
+    def _fits(self, population: Programs, fitness: Any) -> None:
         wanted = (self.population_size, self.length)
         if np.shape(population.tokens) != wanted or np.shape(fitness) != wanted[:1]:
             raise ValueError(
@@ -179,20 +183,24 @@ class ExpressionGP(PopulationBasedAlgorithm):
             generation_counter=jnp.int32(0),
         )
 
-    def _order(
-        self, population: Float[Array, "rows dims"], fitness: Float[Array, " rows"], params: GPParams
-    ) -> Int[Array, " rows"]:
-        """Best first: by charged fitness, then by length, then by number."""
+    def _order(self, population: Array, fitness: Array, params: GPParams) -> tuple[Array, Array]:
+        """Best first, by charged fitness, then by length; and how many may breed, which stand before all others."""
         size = jnp.sum(population[:, : self.length] > 0, axis=1)  # tokens come first in a row
-        return jnp.lexsort((size, fitness + params.parsimony * size))
+        failed = ~jnp.isfinite(fitness)
+        repeated = jnp.zeros(fitness.shape, bool)
+        if self.distinct:
+            order = jnp.lexsort((size, fitness))
+            again = jnp.diff(fitness[order], prepend=jnp.nan) == 0
+            repeated = repeated.at[order].set(again)
+        order = jnp.lexsort((size, fitness + params.parsimony * size, repeated, failed))
+        return order, jnp.sum(~failed & ~repeated)
 
     def _ask(
         self, key: PRNGKeyArray, state: GPState, params: GPParams
     ) -> tuple[Float[Array, "population dims"], GPState]:
         count = self.population_size
         key_parent, key_pair, key_cross, key_who, key_mutate, key_move, key_new = jax.random.split(key, 7)
-        order = self._order(state.population, state.fitness, params)
-        alive = jnp.sum(jnp.isfinite(state.fitness))
+        order, alive = self._order(state.population, state.fitness, params)
         copies = jax.vmap(self._unravel_solution)(state.population[self._parents(key_parent, order, alive)])
 
         half = count // 2
@@ -224,15 +232,15 @@ class ExpressionGP(PopulationBasedAlgorithm):
         return order[places]
 
     def _tell(self, key: PRNGKeyArray, population: Array, fitness: Array, state: GPState, params: GPParams) -> GPState:
-        elite = self._order(state.population, state.fitness, params)[: self.num_parents]
+        elite = self._order(state.population, state.fitness, params)[0][: self.num_parents]
         everyone = jnp.concatenate([state.population[elite], population])
         values = jnp.concatenate([state.fitness[elite], fitness.astype(state.fitness.dtype)])
-        best = self._order(everyone, values, params)[: self.population_size]
+        best = self._order(everyone, values, params)[0][: self.population_size]
         return state.replace(population=everyone[best], fitness=values[best])
 
 
-@partial(jax.jit)
-def _failed_last(fitness: Array) -> Float[Array, " population"]:
+@jax.jit
+def _failed_last(fitness: Any) -> Float[Array, " population"]:
     """Not-a-number and both infinities are failures."""
     fitness = jnp.asarray(fitness, jnp.float32)
     return jnp.where(jnp.isfinite(fitness), fitness, jnp.inf)

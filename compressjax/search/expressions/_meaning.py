@@ -103,7 +103,7 @@ def _shift(part: tuple[int, int], tokens: Any, consts: Any, same: Any, language:
 
 def _scale(part: tuple[int, int], tokens: Any, consts: Any, same: Any, language: Language) -> bool:
     last = part[1] - 1
-    return part[1] - part[0] == 1 and tokens[last] == language.constant and bool(consts[last] > TINY)
+    return bool(part[1] - part[0] == 1 and tokens[last] == language.constant and consts[last] > TINY)
 
 
 def kept(scores: Float[Any, "population channels"], keep: int) -> Bool[np.ndarray, "population channels"]:

@@ -113,11 +113,11 @@ def parse(formula: str, language: Language = PAPER) -> Programs:
         negative = piece == "-" and place + 1 < len(pieces) and pieces[place + 1][0] in "0123456789."
         if negative or piece[0] in "0123456789.":
             place += 1 + negative
-            value = np.float32(("-" if negative else "") + pieces[place - 1])
-            if not np.isfinite(value):
+            exact = float(("-" if negative else "") + pieces[place - 1])
+            if not abs(exact) <= np.finfo(np.float32).max:
                 place -= 1
                 raise wrong("a number that float32 can hold is needed")
-            emit(language.constant, float(value))
+            emit(language.constant, exact)
         elif piece == "(":
             place += 1
             sums(1)

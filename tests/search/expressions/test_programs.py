@@ -38,21 +38,25 @@ def simulated(tokens, language):
     return len(stack) == 1, starts
 
 
-@settings(max_examples=200)
+@jax.jit
+def begins(tokens):
+    return jax.vmap(ex.start, in_axes=(None, 0))(ex.heights(tokens), jnp.arange(len(tokens)))
+
+
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from([0, 1, 5, 15, 16, 29, -1, 30]), min_size=6, max_size=6))
 def test_validity_is_that_of_a_stack(tokens):
     assert bool(ex.valid(jnp.array(tokens))) == simulated(tokens, PAPER)[0]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_programs_are_valid_and_their_subtrees_start_where_a_stack_says(seed):
     programs = ex.random_programs(jax.random.key(seed), 100, LENGTH, least=0, most=4)
     assert bool(ex.valid(programs.tokens).all())
     for tokens in np.asarray(programs.tokens):
         whole, starts = simulated(tokens.tolist(), PAPER)
         assert whole
-        found = jax.vmap(ex.start, in_axes=(None, 0))(ex.heights(jnp.asarray(tokens)), jnp.arange(len(starts)))
-        assert found.tolist() == starts
+        assert begins(jnp.asarray(tokens))[: len(starts)].tolist() == starts
 
 
 def test_full_trees_have_the_height_that_was_asked_for():
@@ -77,10 +81,13 @@ def test_random_programs_use_every_token_and_constants_of_the_language():
     assert np.all(consts[tokens != PAPER.constant] == 0)
 
 
+LANGUAGES = {(7, 2): Language(PAPER.operators, PAPER.terminals, stack=2), (LENGTH, 8): PAPER}
+
+
 @settings(max_examples=30)
-@given(st.integers(0, 2**31 - 1), st.sampled_from([1, 3, 7, 20]), st.sampled_from([2, 3, 8]))
-def test_children_of_valid_programs_are_valid(seed, length, stack):
-    language = Language(PAPER.operators, PAPER.terminals, stack=stack)
+@given(st.integers(0, 2**31 - 1), st.sampled_from(list(LANGUAGES)))
+def test_children_of_valid_programs_are_valid(seed, sizes):
+    length, language = sizes[0], LANGUAGES[sizes]
     keys = jax.random.split(jax.random.key(seed), 5)
     one, two = (ex.random_programs(key, 64, length, language) for key in keys[:2])
     first, second = ex.crossover(keys[2], one, two, language)
