@@ -6,13 +6,16 @@ place of a mask the other value.  The best candidate becomes the new design if i
 moves without one, the steps of floats are halved.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from evosax.algorithms import RandomSearch
 from evosax.algorithms.distribution_based.base import DistributionBasedAlgorithm
 from jaxtyping import Array
+from jaxtyping import Float as Floats
 
 from compressjax.search._space import Space
 from compressjax.search._variables import Category, Float, Int
@@ -80,7 +83,6 @@ class Greedy(DistributionBasedAlgorithm):
       population_size: Moves tried per generation, at least 1.
       space: The space, which says what a move is.
 
-    >>> import jax
     >>> from compressjax.search import Driver, Float, Space, minimize
     >>> space = Space({"x": Float(-1.0, 1.0), "op": Category(("a", "b", "c"))})
     >>> loss = lambda d, key: (d["x"] - 0.5) ** 2 + (d["op"] != 2)
@@ -91,11 +93,17 @@ class Greedy(DistributionBasedAlgorithm):
 
     def __init__(self, population_size: int, space: Space):
         super().__init__(population_size, jnp.zeros(space.size))
+        self.space = space
         self._keep, self._add, self._scaled = _moves(space)
 
     @property
     def _default_params(self) -> GreedyParams:  # type: ignore[override]
         return GreedyParams(jnp.asarray(0.5))
+
+    @partial(jax.jit, static_argnames=("self",))
+    def init(self, key: Array, mean: Floats[Array, " size"], params: GreedyParams) -> GreedyState:
+        """The state at a start: the genome of its design, with places at -1 or 1, so that each can be turned over."""
+        return super().init(key, self.space.encode(self.space.decode(mean)), params)
 
     def _init(self, key: Array, params: GreedyParams) -> GreedyState:  # type: ignore[override]
         nothing, worst = jnp.full((self.num_dims,), jnp.nan), jnp.full((), jnp.inf, jnp.result_type(float))

@@ -14,7 +14,7 @@ the best.
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +28,9 @@ from compressjax.search._record import Record
 from compressjax.search._repair import Repair
 from compressjax.search._space import Design, Space
 from compressjax.search._strategy import check_population
+
+# Evosax adds vectors to matrices; a program that forbids such broadcasts may still search.
+LENIENT = partial(jax.numpy_rank_promotion, "allow")
 
 
 class SearchState(NamedTuple):
@@ -96,7 +99,7 @@ class Driver:
     repair: Repair | None = None
     cost: Callable[[Design], Any] | None = None
     lamarckian: bool = False
-    penalty: float = 1e-3
+    penalty: float | int = 1e-3
     survivors: tuple[int, ...] = ()
 
     def __post_init__(self):
@@ -108,7 +111,8 @@ class Driver:
             )
         check_population(type(self.algorithm), self.algorithm.population_size)
         if self.params is None:
-            object.__setattr__(self, "params", self.algorithm.default_params)
+            with LENIENT():
+                object.__setattr__(self, "params", self.algorithm.default_params)
         levels, size = len(self.evaluators), self.algorithm.population_size
         if len(self.survivors) != levels - 1 or list(self.survivors) != sorted(self.survivors, reverse=True):
             raise ValueError(
@@ -154,7 +158,7 @@ class Driver:
           ValueError: If the key is not of JAX's default kind.
         """
         data = jnp.asarray(jax.random.key_data(key))
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and jax.random.wrap_key_data(data).dtype != key.dtype:
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.dtype != jax.random.key(0).dtype:
             raise ValueError(f"The key is a {key.dtype}: use a key of JAX's default kind, jax.random.key(seed).")
         make, sample = jax.random.split(jax.random.fold_in(key, 2**31), 2)
         mean = None if initial is None else self.space.encode(initial)
@@ -163,7 +167,9 @@ class Driver:
             population = population if mean is None else population.at[0].set(mean)
             algorithm = self._begun(make, population, np.full((len(population), self.objectives), FAILED))
         else:
-            algorithm = self.algorithm.init(make, jnp.zeros(self.space.size) if mean is None else mean, self.params)
+            mean = jnp.zeros(self.space.size) if mean is None else mean
+            with LENIENT():
+                algorithm = self.algorithm.init(make, mean, self.params)
         real = jnp.result_type(float)
         return SearchState(
             algorithm,
@@ -218,7 +224,8 @@ class Driver:
         if begin:
             genomes, algorithm = state.algorithm.population, state.algorithm
         else:
-            genomes, algorithm = self.algorithm.ask(ask, state.algorithm, self.params)
+            with LENIENT():
+                genomes, algorithm = self.algorithm.ask(ask, state.algorithm, self.params)
         ready = self._prepare(genomes)
         designs = {name: np.asarray(value) for name, value in ready.designs.items()}
         judged = judge(self.evaluators, self.survivors, self.objectives, designs, evaluation, known)
@@ -227,7 +234,8 @@ class Driver:
             algorithm = self._begun(tell, ready.genomes, told)
         else:
             values = told[:, 0] if self.objectives == 1 else told
-            algorithm, _ = self.algorithm.tell(tell, ready.genomes, jnp.asarray(values), algorithm, self.params)
+            with LENIENT():
+                algorithm, _ = self.algorithm.tell(tell, ready.genomes, jnp.asarray(values), algorithm, self.params)
         genomes, costs = np.asarray(genomes), None if ready.cost is None else np.asarray(ready.cost)
         records = tuple(
             Record(
@@ -261,7 +269,8 @@ class Driver:
 
     def _begun(self, key: Array, population: Array, fitness: np.ndarray) -> Any:
         values = jnp.asarray(fitness[:, 0] if self.objectives == 1 else fitness, jnp.result_type(float))
-        return self.algorithm.init(key, population, values, self.params)
+        with LENIENT():
+            return self.algorithm.init(key, population, values, self.params)
 
     @cached_property
     def _prepare(self) -> Callable[[Array], Prepared]:

@@ -27,7 +27,7 @@ Repair = Callable[[Design], Design]
 def to_budget(
     space: Space,
     cost: Callable[[Design], Array],
-    budget: float,
+    budget: float | int,
     *,
     names: Iterable[str] | None = None,
     iterations: int = 40,
@@ -84,7 +84,7 @@ def to_budget(
 
 
 def _scaled(
-    design: Design, floats: dict[str, Float], cost: Callable[[Design], Array], budget: float, iterations: int
+    design: Design, floats: dict[str, Float], cost: Callable[[Design], Array], budget: float | int, iterations: int
 ) -> dict[str, Array]:
     """The largest common factor that fits; 0 (all at their lower ends) if none does."""
 
@@ -106,7 +106,9 @@ def _scaled(
     return at(jnp.where(cost(at(jnp.ones(()))) <= budget, 1.0, low))
 
 
-def _lowered(design: Design, ints: dict[str, Int], cost: Callable[[Design], Array], budget: float) -> dict[str, Array]:
+def _lowered(
+    design: Design, ints: dict[str, Int], cost: Callable[[Design], Array], budget: float | int
+) -> dict[str, Array]:
     """One lower at a time, backward, round and round, until it fits or all are at their least."""
     flat = jnp.concatenate([jnp.atleast_1d(jnp.asarray(design[name])) for name in ints])
     least = jnp.concatenate([jnp.full(v.length, v.low) for v in ints.values()]).astype(flat.dtype)

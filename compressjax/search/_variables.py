@@ -40,8 +40,8 @@ class Float:
     5
     """
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
     size: int | None = None
     log: bool = False
 
