@@ -12,7 +12,8 @@ The library is a house of rooms, each importable by itself::
     who decides             search                      designs within a budget
     around them             trees, channels, data, zoo, interop
 
-Rooms are imported on first use, so that ``import compressjax`` costs nothing; only `zoo` and `interop` load Flax.
+Rooms are imported on first use, so that ``import compressjax`` costs nothing; only `zoo` and `interop` load Flax
+(and evosax does, when a strategy of `search` is first used).
 
 >>> import compressjax
 >>> compressjax.trees.leaves({"fc": {"kernel": 1}})

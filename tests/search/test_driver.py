@@ -29,9 +29,8 @@ from tests.search.searches import MIXED, PLACES, SPHERE, STRATEGIES, mixed, plac
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_improves_and_resumes_bit_for_bit(name, tmp_path):
     """One registry for both laws: what is saved after a generation and restored continues as if uninterrupted."""
-    space, loss = {"PBIL": (PLACES, places), "Greedy": (MIXED, mixed), "PSO": (MIXED, mixed)}.get(
-        name, (SPHERE, sphere)
-    )
+    others = {"PBIL": (PLACES, places), "Greedy": (MIXED, mixed), "PSO": (MIXED, mixed)}
+    space, loss = others.get(name, (SPHERE, sphere))
     make = STRATEGIES[name]
     algorithm = make(space, 12)
     driver = Driver(space, algorithm, loss)
@@ -189,8 +188,8 @@ class TestRepair:
         driver = self.driver(name, lamarckian=lamarckian)
         state, records = run(driver, driver.start(jax.random.key(0)), 40)
         assert max(r.cost for r in records) <= 1.0 + 1e-5
-        # The optimum is the projection onto sum = 1, (0.65, 0, 0, 0.35).  What is written back is not what the covariance
-        # asked for, so that CMA-ES comes less near.
+        # The optimum is the projection onto sum = 1, (0.65, 0, 0, 0.35).  What is written back is not what the
+        # covariance asked for, so that CMA-ES comes less near.
         slack = 0.2 if lamarckian and name == "CMA_ES" else 0.05
         assert 0.125 - 1e-5 <= float(state.best_fitness) < 0.125 * (1 + slack)
 
