@@ -1,7 +1,8 @@
 """Speed, as ratios measured within one run: a machine's absolute times say little, its ratios travel.
 
-    python -m experiments.bench [--suite=all|train|transforms|projection|storage|population|expressions]
-        [--repeats=9] [--small] [--out=F.json]
+    python -m experiments.bench [--suite=NAME] [--repeats=9] [--small] [--out=F.json]
+
+Suites: all, train, transforms, projection, storage, population, expressions, search.
 
 Repetitions of the variants that are compared are interleaved, in alternating order, and the median of the ratios within
 a round is taken, so that a slow moment of the machine meets all of them.  Beside it stand the middle half of the
@@ -21,7 +22,7 @@ from absl import app, flags, logging
 
 from experiments.timing import Row, compare, interleaved, to_text
 
-SUITES = ("all", "train", "transforms", "projection", "storage", "population", "expressions")
+SUITES = ("all", "train", "transforms", "projection", "storage", "population", "expressions", "search")
 REFRESH = 32  # optimizer steps between refreshes of the ADMM variables
 
 
@@ -151,6 +152,7 @@ def run(suite: str, repeats: int, *, small: bool = False, network: str = "lenet5
         raise ValueError(f"--repeats is {repeats}; it must be at least 1.")
     from experiments.bench_expressions import expressions
     from experiments.bench_population import population
+    from experiments.bench_search import search
     from experiments.bench_storage import storage
     from experiments.bench_transforms import BATCH, transforms
 
@@ -163,6 +165,7 @@ def run(suite: str, repeats: int, *, small: bool = False, network: str = "lenet5
         "storage": storage,
         "population": population,
         "expressions": expressions,
+        "search": search,
     }
     rows = [row for name in suites if suite in ("all", name) for row in suites[name](repeats, small)]
     return {
