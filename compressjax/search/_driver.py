@@ -195,7 +195,7 @@ class Driver:
           After every generation the state and its records, one per candidate.
 
         Raises:
-          ValueError: If an evaluator returns a wrong shape.
+          ValueError: If an evaluator returns a wrong shape, or the strategy diverges to numbers that are not finite.
         """
         known: dict[tuple[int, bytes], np.ndarray] = {}
         for record in history:
@@ -226,6 +226,11 @@ class Driver:
         else:
             with LENIENT():
                 genomes, algorithm = self.algorithm.ask(ask, state.algorithm, self.params)
+        if not np.all(np.isfinite(genomes)):
+            raise ValueError(
+                f"The strategy asked for genomes that are not finite in generation {generation}: its parameters make "
+                "it diverge. Give it another params or another population."
+            )
         ready = self._prepare(genomes)
         designs = {name: np.asarray(value) for name, value in ready.designs.items()}
         judged = judge(self.evaluators, self.survivors, self.objectives, designs, evaluation, known)

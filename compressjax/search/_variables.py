@@ -61,8 +61,8 @@ class Float:
         """The value that a stretch of genome stands for."""
         low, high = self._ends()
         found = low + (high - low) * _unit(genome)
-        found = jnp.clip(jnp.exp(found), self.low, self.high) if self.log else found
-        return _shaped(found, self.size)
+        found = jnp.exp(found) if self.log else found
+        return _shaped(jnp.clip(found, self.low, self.high), self.size)  # rounding may lead out of the range
 
     def encode(self, value: Any) -> Array:
         """A stretch of genome that decodes to a value."""

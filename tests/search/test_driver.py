@@ -230,6 +230,13 @@ def test_an_initial_design_is_the_mean_or_the_first_member():
         np.testing.assert_allclose(SPHERE.decode(genome)["x"], design["x"], atol=1e-6)
 
 
+def test_a_strategy_that_diverges_is_reported():
+    algorithm = STRATEGIES["SNES"](SPHERE, 6)
+    driver = Driver(SPHERE, algorithm, sphere, params=algorithm.default_params.replace(std_init=jnp.inf))
+    with pytest.raises(ValueError, match="not finite in generation 0"):
+        run(driver, driver.start(jax.random.key(0)), 1)
+
+
 def test_a_strategy_is_compiled_once():
     algorithm = STRATEGIES["SNES"](SPHERE, 6)
     driver = Driver(SPHERE, algorithm, sphere)
