@@ -3,8 +3,9 @@
 Part of `experiments.cdc` and `experiments.evolve`.  Statistics of feature maps are taken once, from training images.
 """
 
+import copy
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ OF_STATISTICS = {
     "symmetric_divergence": scores.symmetric_divergence,
     "two_sample_t": scores.two_sample_t,
 }
-OF_FEATURES = {
+OF_FEATURES: dict[str, Callable[[Any, Any], Any]] = {
     "discriminant_information": scores.discriminant_information,
     "information_loss": scores.information_loss,
     "mmd": scores.mmd,
@@ -47,14 +48,25 @@ class ChannelScores:
     def __init__(self, task: PruningTask, formulas: Mapping[str, str] | None = None, *, offset: int = 0):
         self.task, self.offset = task, offset
         self.formulas = {**{name: expressions.FOUND[name] for name in FOUND}, **(formulas or {})}
+        self._relabel: Callable[[np.ndarray], np.ndarray] = lambda labels: labels
+        self._classes = task.data.classes
         shapes = jax.eval_shape(task.model.init, jax.random.key(0))
         images = jax.ShapeDtypeStruct((BATCH, *task.model.input_shape), jnp.float32)
         names = [group.name for group in task.groups]
         self._taps = channels.trace(task.model.apply, shapes, images).taps(names)
 
-    def batches(self) -> Iterator[tuple[jax.Array, jax.Array]]:
+    def with_labels(self, relabel: Callable[[np.ndarray], np.ndarray], classes: int) -> "ChannelScores":
+        """The same images and taps with other labels, such as coarse ones."""
+        other = copy.copy(self)
+        for name in ("statistics", "whole_statistics", "terminals"):
+            other.__dict__.pop(name, None)
+        other._relabel, other._classes = relabel, classes
+        return other
+
+    def batches(self) -> Iterator[tuple[jax.Array, np.ndarray]]:
         """Scaled training images with labels, `score_images` of them."""
-        return self.task.batches(self.task.task.score_images, BATCH, offset=self.offset)
+        for images, labels in self.task.batches(self.task.task.score_images, BATCH, offset=self.offset):
+            yield images, self._relabel(np.asarray(labels))
 
     def pooled(self, params: Any, x: jax.Array) -> dict[str, tuple[jax.Array, ...]]:
         """Taps with feature maps averaged to at most 4 x 4 positions."""
@@ -63,12 +75,12 @@ class ChannelScores:
     @functools.cached_property
     def statistics(self) -> Mapping[str, tuple[scores.OneVsRest, ...]]:
         """Class by class, of pooled feature maps."""
-        return scores.class_statistics(self.pooled, self.task.params, self.batches(), self.task.data.classes)
+        return scores.class_statistics(self.pooled, self.task.params, self.batches(), self._classes)
 
     @functools.cached_property
     def whole_statistics(self) -> Mapping[str, tuple[scores.OneVsRest, ...]]:
         """Class by class, of whole feature maps: what the published scores see."""
-        return scores.class_statistics(self._taps, self.task.params, self.batches(), self.task.data.classes)
+        return scores.class_statistics(self._taps, self.task.params, self.batches(), self._classes)
 
     @functools.cached_property
     def terminals(self) -> dict[str, list[dict[str, np.ndarray]]]:

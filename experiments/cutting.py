@@ -263,9 +263,8 @@ class Knife:
             keep[name] = np.isin(np.arange(len(ranked[name])), order)
         return keep
 
-    def _trim(
-        self, params: Params, cut: Cut, price: Callable[[Mapping[str, Any]], Any]
-    ) -> tuple[Keep, list[dict[str, Any]]]:
+    def masked_accuracy(self) -> Callable[[Params, Keep], float]:
+        """(parameters, keep) -> accuracy on `trim_images` validation images of the network masked to `keep`."""
         images = scale(jnp.asarray(self.data.validation.images[: self.config.trim_images]))
         labels = jnp.asarray(self.data.validation.labels[: self.config.trim_images])
         calibration = list(self._batches(BATCH))
@@ -277,7 +276,16 @@ class Knife:
         def accuracy(params: Params, keep: Keep) -> float:
             # Masked, not cut: all candidates share one compiled program.
             masked = self.net.mask(params, keep)
-            return float(correct(zoo.reestimate(self.model.apply_train, masked, calibration)))
+            if any(path.endswith("/var") for path in trees.leaves(params)):
+                masked = zoo.reestimate(self.model.apply_train, masked, calibration)
+            return float(correct(masked))
+
+        return accuracy
+
+    def _trim(
+        self, params: Params, cut: Cut, price: Callable[[Mapping[str, Any]], Any]
+    ) -> tuple[Keep, list[dict[str, Any]]]:
+        accuracy = self.masked_accuracy()
 
         def score(params: Params) -> dict[str, np.ndarray]:
             return self.score(params, cut.score)

@@ -32,7 +32,7 @@ class Candidate(NamedTuple):
 
     Attributes:
       generation: 0 is the first population.
-      index: Within the generation.
+      number: Within the generation.
       formula: As text.
       tokens: Its length.
       keeps: Digest of what it keeps, per task; empty if it failed.
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
     """
 
     generation: int
-    index: int
+    number: int
     formula: str
     tokens: int
     keeps: Mapping[str, str]

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,20 +54,6 @@ def check(at: str, task: Task) -> None:
         least(f"{at}.{name}", getattr(task, name), 1)
     if not task.name:
         raise ValueError(f"{at}.name is empty; results are filed under it.")
-
-
-class Outcome(NamedTuple):
-    """A network that was cut and retrained.
-
-    Attributes:
-      model: The smaller network.
-      before: Its parameters after the cut, statistics of batch normalization re-estimated.
-      after: Its parameters after retraining.
-    """
-
-    model: Model
-    before: Params
-    after: Params
 
 
 class PruningTask:
@@ -159,11 +145,6 @@ class PruningTask:
             )
         trainer = self._trainers[key].seeded(sampler, seed)
         return trainer.run(trainer.init(params), 0, steps).params
-
-    def try_out(self, keep: Keep, *, seed: int) -> Outcome:
-        """Cuts and retrains."""
-        model, before = self.cut(keep)
-        return Outcome(model, before, self.retrain(model, before, seed=seed))
 
     def validate(self, model: Model, params: Params) -> float:
         """Accuracy on the validation split."""

@@ -6,17 +6,19 @@ again finds it in ``metrics.jsonl``.
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from compressjax.zoo import Model
 from experiments.cutting import Keep
 from experiments.pruning_tasks import PruningTask
 from experiments.workdir import Workdir, read_metrics
 
 Record = dict[str, Any]
+Retrain = Callable[[PruningTask, Model, Any, int], Any]
 
 
 def keep_key(keep: Keep) -> str:
@@ -63,7 +65,9 @@ class Trials:
         """Whether a trial needs no computing."""
         return (task, keep_key(keep), seed) in self._known
 
-    def run(self, task: str, keep: Keep, seed: int, *, test: bool = False) -> Record:
+    def run(
+        self, task: str, keep: Keep, seed: int, *, test: bool = False, kind: str = "", retrain: Retrain | None = None
+    ) -> Record:
         """One trial, from the records or computed now.
 
         Args:
@@ -71,32 +75,34 @@ class Trials:
           keep: Group to truth values.
           seed: Of the retraining.
           test: Whether the test split is read too: only for what is reported at the end.
+          kind: Name of another way of retraining, and
+          retrain: that way, (task, smaller network, parameters, seed) -> parameters.
 
         Returns:
           ``before`` and ``after`` retraining on the validation split, ``test_before`` and ``test`` if asked for, and
           ``seconds``.
         """
-        key = (task, keep_key(keep), seed)
+        key = (task, keep_key(keep) + kind, seed)
         found = self._known.get(key)
         if found is None or (test and "test" not in found):
-            found = {"task": task, "keep": key[1], "seed": seed, **self._compute(self._tasks[task], keep, seed, test)}
+            computed = self._compute(self._tasks[task], keep, seed, test, retrain or _plainly)
+            found = {"task": task, "keep": key[1], "seed": seed, **computed}
             self._directory.record(found)
             self._known[key] = found
         return found
 
-    def _compute(self, task: PruningTask, keep: Keep, seed: int, test: bool) -> Record:
+    def _compute(self, task: PruningTask, keep: Keep, seed: int, test: bool, retrain: Retrain) -> Record:
         begin = time.perf_counter()
-        outcome = task.try_out(keep, seed=seed)
-        accuracies = {
-            "before": task.validate(outcome.model, outcome.before),
-            "after": task.validate(outcome.model, outcome.after),
-        }
+        model, before = task.cut(keep)
+        after = retrain(task, model, before, seed)
+        accuracies = {"before": task.validate(model, before), "after": task.validate(model, after)}
         if test:
-            accuracies |= {
-                "test_before": task.test(outcome.model, outcome.before),
-                "test": task.test(outcome.model, outcome.after),
-            }
+            accuracies |= {"test_before": task.test(model, before), "test": task.test(model, after)}
         return {**accuracies, "seconds": time.perf_counter() - begin}
+
+
+def _plainly(task: PruningTask, model: Model, params: Any, seed: int) -> Any:
+    return task.retrain(model, params, seed=seed)
 
 
 def _drop_cut_line(path: Path) -> None:

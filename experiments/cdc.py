@@ -1,0 +1,66 @@
+"""Class-discriminative channel pruning: every score at every amount, before and after a short retraining.
+
+    python -m experiments.cdc --config=configs/cdc.py --workdir=runs/cdc_lenet5
+
+Scores see training images, amounts are the same share of every group, and nothing is chosen by an accuracy but the
+automatic amounts (validation images), so every network is judged on the test split.  Ablations: coarse labels for the
+early groups, automatic amounts by sensitivity, and help from the dense network while retraining.  Running the same
+command again resumes.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags
+
+if TYPE_CHECKING:
+    from experiments.cdc_config import CdcConfig
+
+
+def run(config: "CdcConfig", workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Runs (or resumes) a comparison and returns its report.
+
+    Args:
+      config: What to do; see `experiments.cdc_config.CdcConfig`.
+      workdir: Where; holds one directory per task, ``metrics.jsonl`` with one line per retrained network,
+        ``report.json`` and ``report.html``.
+      progress: Whether to show progress bars (they stay quiet when stderr is not a terminal).
+
+    Returns:
+      The contents of ``report.json``.
+
+    Raises:
+      ValueError: On any bad input, in one sentence, before anything half-written remains.
+    """
+    from experiments import cdc_config, cdc_report, schema
+    from experiments.cdc_cells import compare
+    from experiments.workdir import Workdir
+
+    cdc_config.check(config)
+    with Workdir(workdir, schema.to_dict(config)) as directory:
+        finished = directory.path / "report.json"
+        if not finished.exists():
+            report = compare(config, directory, progress=progress)
+            directory.write("report.json", json.dumps(report, indent=1).encode())
+        found: dict[str, Any] = json.loads(finished.read_text())
+        directory.write("report.html", cdc_report.html(found).encode())
+        return found
+
+
+def main(argv: list[str]) -> None:
+    """Flag shell around `run`."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    from experiments import cdc_report, launch
+
+    launch.cache_compilations()
+    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
+    print(cdc_report.headline(result))
+    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+
+
+if __name__ == "__main__":
+    from experiments.launch import launch
+
+    launch(main)
