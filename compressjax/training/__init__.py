@@ -13,14 +13,12 @@ from compressjax.training._admm_q import Approach, RandomProjection, SoftProject
 from compressjax.training._discriminant import (
     Discriminants,
     ScatterSums,
-    discriminant_loss,
     discriminants,
-    hint_loss,
-    output_loss,
     scatter_add,
     scatter_discriminants,
     scatter_start,
 )
+from compressjax.training._distill import discriminant_loss, hint_loss, output_loss
 from compressjax.training._dynamic_sparse import DynamicSparseState, dynamic_sparse
 from compressjax.training._gradual_freeze import GradualFreezeState, gradual_freeze
 from compressjax.training._gradual_magnitude import GradualMagnitudeState, gradual_magnitude

@@ -1,17 +1,14 @@
-r"""Distillation through what tells classes apart: discriminant component analysis (DCA), and three losses.
+r"""Discriminant component analysis (DCA): the directions of features that tell classes apart.
 
 With S_B and S_W the scatter between and within classes of flattened features, per sample, and s the largest eigenvalue
 of S_W::
 
     (S_B + S_W + (rho + rho') I) v = lambda (S_W + rho I) v,   rho = 0.02 s,  rho' = 0.1 rho
 
-    output         CE(softmax(teacher / T), student / T) T^2
-    hint           mean (student P - teacher)^2               P: 1x1 projection from the student's width
-    discriminant   mean (Z_s - Z_t)^2,  Z = features V        V: the eigenvectors with the largest lambda
-
-Directions have v^T (S_W + rho I) v = 1, so that a projected feature varies about as much within a class whatever the
-layer's scale, and the sign that makes the class mean farthest from the mean of all positive, so that a student and a
-teacher that agree on the classes agree on signs.  S_B has rank classes - 1: further directions tell nothing apart.
+The v with the largest lambda are kept.  They have v^T (S_W + rho I) v = 1, so that a projected feature varies about as
+much within a class whatever the layer's scale, and the sign that makes the class mean farthest from the mean of all
+positive, so that a student and a teacher that agree on the classes agree on signs.  S_B has rank classes - 1: further
+directions tell nothing apart.
 
 The problem is (features x features).  With fewer samples than features it is solved in the samples' span, where all
 scatter lies; for larger ones pool before (a 16x16x32 map has 8192 features, pooled to 4x4 it has 512).
@@ -25,7 +22,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 
@@ -48,7 +44,7 @@ class Discriminants(NamedTuple):
 
     Attributes:
       directions: One per column, the best first.
-      values: Their lambda: above 1.1 where between-class scatter dominates.
+      values: Their lambda, at most 1.1 where classes do not differ.
     """
 
     directions: Float[Array, "features k"]
@@ -189,73 +185,6 @@ def discriminants(
     centred = x - means[y]
     vectors, values = _solve(counts, means, centred.T @ centred / len(x), k, ridge)
     return _as(dtype, vectors if basis is None else basis @ vectors, values)
-
-
-def output_loss(
-    logits: Float[Array, "n classes"], teacher: Float[Array, "n classes"], temperature: float = 1.0
-) -> Float[Array, ""]:
-    """Cross-entropy against the teacher's softened probabilities, times the temperature squared.
-
-    Args:
-      logits: The student's.
-      teacher: The teacher's; no gradient flows to them.
-      temperature: T; CDC has 1.
-
-    Returns:
-      Mean over samples.
-
-    >>> float(output_loss(jnp.zeros((1, 2)), jnp.zeros((1, 2)))) == float(jnp.log(2.0))
-    True
-    """
-    targets = jax.nn.softmax(jax.lax.stop_gradient(teacher) / temperature)
-    return optax.softmax_cross_entropy(logits / temperature, targets).mean() * temperature**2
-
-
-def hint_loss(
-    features: Float[Array, "*shape width"],
-    teacher: Float[Array, "*shape wide"],
-    projection: Float[Array, "width wide"],
-) -> Float[Array, ""]:
-    """Mean squared error after a 1x1 projection from the student's width to the teacher's.
-
-    Args:
-      features: The student's, channels last.
-      teacher: The teacher's at the same positions; no gradient flows to them.
-      projection: Trained along with the student.
-
-    Returns:
-      Mean over all entries.
-
-    >>> float(hint_loss(jnp.ones((1, 2)), jnp.ones((1, 3)), jnp.ones((2, 3))))
-    1.0
-    """
-    return jnp.mean(jnp.square(features @ projection - jax.lax.stop_gradient(teacher)))
-
-
-def discriminant_loss(
-    features: Float[Array, "n *shape"],
-    teacher: Float[Array, "n *teachers"],
-    directions: Float[Array, "features k"],
-    teacher_directions: Float[Array, "wide k"],
-) -> Float[Array, ""]:
-    """Mean squared error between discriminant components; what lies outside of them is free.
-
-    Args:
-      features: The student's, flattened here.
-      teacher: The teacher's, flattened here; no gradient flows to them.
-      directions: Of the student's features; refit now and then, and held fixed in between.
-      teacher_directions: Of the teacher's features, as many.
-
-    Returns:
-      Mean over samples and directions.
-
-    >>> v = jnp.array([[1.0], [0.0]])
-    >>> float(discriminant_loss(jnp.array([[1.0, 5.0]]), jnp.array([[3.0, -7.0]]), v, v))
-    4.0
-    """
-    ours = flat(features) @ directions
-    theirs = flat(jax.lax.stop_gradient(teacher)) @ teacher_directions
-    return jnp.mean(jnp.square(ours - theirs))
 
 
 def flat(features: Float[Array, "n *shape"]) -> Float[Array, "n features"]:
