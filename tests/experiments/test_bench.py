@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from compressjax import training, trees
-from experiments import bench, bench_population, bench_storage, bench_transforms, timing
+from experiments import bench, bench_storage, bench_transforms, timing
 
 # Of `training`: schedules, functions of weights, gradients or features, and parts of what is measured.
 HELPERS = {
@@ -65,13 +65,6 @@ def test_the_table_says_what_was_missed() -> None:
 def test_the_projection_agrees_with_numpy_and_is_timed() -> None:
     (row,) = bench.projection(1, small=True)
     assert row.value > 0
-
-
-@pytest.mark.slow
-def test_populations_are_timed() -> None:
-    rows = bench_population.population(1, small=True)
-    assert [row.suite for row in rows] == ["population"] * 4
-    assert all(row.value > 0 for row in rows)
 
 
 def test_alexnet_has_its_published_size_and_the_small_one_is_small() -> None:
@@ -128,6 +121,6 @@ def test_a_step_of_every_variant_is_one_of_its_parameters(variants: list[bench_t
 @pytest.mark.slow
 def test_all_suites_run_on_small_sizes() -> None:
     rows = bench.run("all", 1, small=True)["rows"]
-    counts = {"train": 3, "transforms": 22, "projection": 1, "storage": 10, "search": 10}
+    counts = {"train": 3, "transforms": 22, "projection": 1, "storage": 10, "population": 4, "expressions": 8, "search": 10}
     assert [row["suite"] for row in rows] == [name for name, count in counts.items() for _ in range(count)]
     assert all(row["value"] > 0 for row in rows)
