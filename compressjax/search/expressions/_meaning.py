@@ -81,7 +81,8 @@ def normalized(program: Programs, language: Language = PAPER) -> Programs:
 
 def _starts(tokens: np.ndarray, language: Language) -> np.ndarray:
     """First token of the subtree that ends at every token."""
-    out, stack = np.zeros(len(tokens), int), []
+    out = np.zeros(len(tokens), int)
+    stack: list[int] = []
     for place, token in enumerate(tokens):
         operands = [stack.pop() for _ in range(int(language.arity[token]))]
         out[place] = operands[-1] if operands else place

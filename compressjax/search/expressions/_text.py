@@ -114,7 +114,7 @@ def parse(formula: str, language: Language = PAPER) -> Programs:
         if negative or piece[0] in "0123456789.":
             place += 1 + negative
             exact = float(("-" if negative else "") + pieces[place - 1])
-            if not abs(exact) <= np.finfo(np.float32).max:
+            if not abs(exact) <= float(np.finfo(np.float32).max):
                 place -= 1
                 raise wrong("a number that float32 can hold is needed")
             emit(language.constant, exact)
