@@ -69,11 +69,10 @@ def expressions(repeats: int, small: bool = False) -> list[Row]:
 def against(name: str, found: Mapping[str, Any], size: int, goal: float | None) -> list[Row]:
     """Trees a second, and ratios to DEAP where it is there."""
     seconds = {key: statistics.median(timing.wall) for key, timing in found.items()}
-    rows = [
-        Row("expressions", f"{name}: shared", size / seconds["ours"], "trees/s", None, milliseconds(seconds["ours"]))
-    ]
+    ours = seconds["ours"]
+    rows = [Row("expressions", f"{name}: shared", size / ours, "trees/s", None, milliseconds(ours))]
     if "deap" not in found:
-        return [*rows, Row("expressions", f"{name}: shared to DEAP", float("nan"), "x", None, NEEDS_DEAP)]
+        return [Row("expressions", f"{name}: shared", size / ours, "trees/s", None, f"to DEAP {NEEDS_DEAP}")]
     rows.append(compare("expressions", f"{name}: shared to DEAP", found["ours"], found["deap"], goal))
     if "interpreter" in found:
         rows.append(compare("expressions", f"{name}: interpreter to DEAP", found["interpreter"], found["deap"], None))

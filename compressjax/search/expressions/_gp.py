@@ -121,6 +121,16 @@ class ExpressionGP(PopulationBasedAlgorithm):
         self.tournament = tournament
         self.distinct = distinct
 
+    # evosax compiles per instance; searches of the same form share what was compiled.
+    def _form(self) -> tuple[Any, ...]:
+        return (self.population_size, self.length, self.language, self.num_parents, self.tournament, self.distinct)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._form() == other._form()
+
+    def __hash__(self) -> int:
+        return hash(self._form())
+
     @property
     def _default_params(self) -> GPParams:
         return GPParams()

@@ -46,28 +46,32 @@ def run(gp, loss, generations, seed, params=None):
     return state, best
 
 
-@pytest.mark.parametrize("options", [{}, {"num_parents": 20, "tournament": 5}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"num_parents": 20, "tournament": 5}, marks=pytest.mark.slow)],
+    ids=["best", "tournament"],
+)
 def test_it_beats_random_programs_at_equal_evaluations(options):
     loss = target()
-    gp = ExpressionGP(200, LENGTH, LANGUAGE, **options)
+    gp = ExpressionGP(200, 16, LANGUAGE, **options)
     evolved, random = [], []
     for seed in range(3):
         state, best = run(gp, loss, 20, seed)
         assert all(after <= before for before, after in itertools.pairwise(best))
         assert bool(ex.valid(gp.get_population(state).tokens, LANGUAGE).all())
         evolved.append(best[-1])
-        many = ex.random_programs(jax.random.key(100 + seed), 200 * 21, LENGTH, LANGUAGE)
+        many = ex.random_programs(jax.random.key(100 + seed), 200 * 21, 16, LANGUAGE)
         random.append(float(np.nanmin(loss(many))))
     assert np.median(evolved) < 0.7 * np.median(random)
 
 
 def test_parents_survive_and_keep_their_fitness():
-    gp = ExpressionGP(10, LENGTH, num_parents=3)
-    first, state = started(gp, np.arange(10.0))
+    gp = ExpressionGP(40, LENGTH)
+    first, state = started(gp, np.arange(40.0))
     children, state = gp.ask(jax.random.key(5), state, gp.default_params)
-    state, metrics = gp.tell(jax.random.key(6), children, jnp.full(10, 100.0), state, gp.default_params)
-    np.testing.assert_array_equal(state.fitness[:3], [0, 1, 2])
-    np.testing.assert_array_equal(gp.get_population(state).tokens[:3], first.tokens[:3])
+    state, metrics = gp.tell(jax.random.key(6), children, jnp.full(40, 100.0), state, gp.default_params)
+    np.testing.assert_array_equal(state.fitness[:6], range(6))
+    np.testing.assert_array_equal(gp.get_population(state).tokens[:6], first.tokens[:6])
     np.testing.assert_array_equal(gp.get_best_solution(state).tokens, first.tokens[0])
     assert float(metrics["best_fitness"]) == 0
     assert children.tokens.dtype == jnp.int32
@@ -75,12 +79,12 @@ def test_parents_survive_and_keep_their_fitness():
 
 def test_only_the_best_breed():
     """Without variation children are copies, of the best `num_parents` and of all of them."""
-    gp = ExpressionGP(64, LENGTH, num_parents=3)
+    gp = ExpressionGP(40, LENGTH)
     params = gp.default_params._replace(crossover_rate=0.0, mutation_rate=0.0)
-    fitness = np.random.default_rng(0).permutation(64).astype(float)
+    fitness = np.random.default_rng(0).permutation(40).astype(float)
     first, state = started(gp, fitness)
     children, _ = gp.ask(jax.random.key(5), state, params)
-    best = {tuple(np.asarray(first.tokens)[np.argmax(fitness == rank)].tolist()) for rank in range(3)}
+    best = {tuple(np.asarray(first.tokens)[np.argmax(fitness == rank)].tolist()) for rank in range(6)}
     assert {tuple(tokens.tolist()) for tokens in np.asarray(children.tokens)} == best
 
 
@@ -168,7 +172,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path):
     import orbax.checkpoint as ocp
 
     loss, params = target(), None
-    gp = ExpressionGP(30, LENGTH, LANGUAGE)
+    gp = ExpressionGP(40, LENGTH, LANGUAGE)
     params = gp.default_params._replace(constant_rate=0.5)
 
     def go(gp, state, begin, end):
@@ -178,7 +182,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path):
             state, _ = gp.tell(key, children, loss(children), state, params)
         return state
 
-    first, _ = started(gp, np.zeros(30))
+    first, _ = started(gp, np.zeros(40))
     state = gp.init(jax.random.key(0), first, loss(first), params)
     whole = go(gp, state, 0, 4)
     half = go(gp, state, 0, 2)
@@ -186,7 +190,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path):
         saver.save(tmp_path / "state", half)
         saver.wait_until_finished()
         back = saver.restore(tmp_path / "state", jax.tree.map(jnp.zeros_like, half))
-    resumed = go(ExpressionGP(30, LENGTH, LANGUAGE), back, 2, 4)
+    resumed = go(ExpressionGP(40, LENGTH, LANGUAGE), back, 2, 4)
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
 
 
@@ -215,3 +219,8 @@ def test_populations_that_do_not_fit_are_refused():
         gp.tell(jax.random.key(0), ex.random_programs(jax.random.key(0), 8, 16), jnp.zeros(8), state, params)
     with pytest.raises(ValueError, match=r"Token 0 \(add\) of program 0"):
         gp.init(jax.random.key(0), first._replace(tokens=first.tokens.at[0, 0].set(1)), jnp.zeros(8), params)
+
+
+def test_searches_of_the_same_form_are_equal_and_compile_once():
+    assert ExpressionGP(8, 4) == ExpressionGP(8, 4)
+    assert len({ExpressionGP(8, 4), ExpressionGP(8, 4), ExpressionGP(8, 5), ExpressionGP(8, 4, distinct=False)}) == 3
