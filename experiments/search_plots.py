@@ -82,7 +82,8 @@ def curves(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     (array([2, 4]), array([1., 1.]), array([2., 3.]))
     """
     last = max((r["fidelity"] for r in records), default=0)
-    seen, x, best, median = 0, [], [], []
+    seen, x = 0, list[int]()
+    best, median = list[float](), list[float]()
     for generation in sorted({r["generation"] for r in records}):
         members = [r for r in records if r["generation"] == generation]
         seen += len(members)

@@ -97,7 +97,7 @@ class Greedy(DistributionBasedAlgorithm):
         self._keep, self._add, self._scaled = _moves(space)
 
     @property
-    def _default_params(self) -> GreedyParams:  # type: ignore[override]
+    def _default_params(self) -> GreedyParams:
         return GreedyParams(jnp.asarray(0.5))
 
     @partial(jax.jit, static_argnames=("self",))
@@ -105,12 +105,12 @@ class Greedy(DistributionBasedAlgorithm):
         """The state at a start: the genome of its design, with places at -1 or 1, so that each can be turned over."""
         return super().init(key, self.space.encode(self.space.decode(mean)), params)
 
-    def _init(self, key: Array, params: GreedyParams) -> GreedyState:  # type: ignore[override]
+    def _init(self, key: Array, params: GreedyParams) -> GreedyState:
         nothing, worst = jnp.full((self.num_dims,), jnp.nan), jnp.full((), jnp.inf, jnp.result_type(float))
         zero = jnp.zeros((), jnp.int32)
         return GreedyState(nothing, worst, jnp.asarray(params.step), zero, zero, nothing, worst, zero)
 
-    def _ask(self, key: Array, state: GreedyState, params: GreedyParams) -> tuple[Array, GreedyState]:  # type: ignore[override]
+    def _ask(self, key: Array, state: GreedyState, params: GreedyParams) -> tuple[Array, GreedyState]:
         move = (state.cursor + jnp.arange(self.population_size)) % len(self._keep)
         scale = jnp.where(jnp.asarray(self._scaled)[move], state.step, 1.0)[:, None]
         moved = jnp.asarray(self._keep)[move] * state.mean[None] + jnp.asarray(self._add)[move] * scale
@@ -119,7 +119,7 @@ class Greedy(DistributionBasedAlgorithm):
         moved = moved.at[0].set(jnp.where(jnp.isfinite(state.fitness), moved[0], state.mean))
         return moved, state
 
-    def _tell(  # type: ignore[override]
+    def _tell(
         self, key: Array, population: Array, fitness: Array, state: GreedyState, params: GreedyParams
     ) -> GreedyState:
         values = jnp.where(jnp.isnan(fitness), jnp.inf, fitness)

@@ -102,7 +102,7 @@ class Driver:
     penalty: float | int = 1e-3
     survivors: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         found = getattr(self.algorithm, "num_dims", None)
         if found != self.space.size or np.shape(self.algorithm.solution) != (self.space.size,):
             raise ValueError(
@@ -281,8 +281,9 @@ class Driver:
     def _prepare(self) -> Callable[[Array], Prepared]:
         def prepare(genomes: Array) -> Prepared:
             decoded = self.space.decode(genomes)
+            designs: Design = decoded
             if self.repair is None:
-                designs, told, penalty = decoded, genomes, jnp.zeros(len(genomes))
+                told, penalty = genomes, jnp.zeros(len(genomes))
             else:
                 designs = jax.vmap(self.repair)(decoded)
                 before, after = self.space.encode(decoded), self.space.encode(designs)

@@ -53,7 +53,7 @@ class Elitist(PopulationBasedAlgorithm):
                 )
 
     @property
-    def _default_params(self) -> Any:  # type: ignore[override]
+    def _default_params(self) -> Any:
         return self.algorithm.default_params
 
     @partial(jax.jit, static_argnames=("self",))

@@ -107,8 +107,8 @@ class Evaluator:
                     found[i], cached[i] = value, True
         first: dict[bytes, int] = {}
         if self.cache or self.host:
-            for i in np.flatnonzero(~cached):
-                cached[i] = first.setdefault(names[i], int(i)) != i
+            for i in np.flatnonzero(~cached).tolist():
+                cached[i] = first.setdefault(names[i], i) != i
         todo = np.flatnonzero(~cached)
         if len(todo):
             found[todo] = (
@@ -116,7 +116,7 @@ class Evaluator:
                 if self.host
                 else self._all(designs, seeds, todo, objectives, size or count)
             )
-        for i in np.flatnonzero(cached):
+        for i in np.flatnonzero(cached).tolist():
             if names[i] in first:
                 found[i] = found[first[names[i]]]
         failed = ~np.all(found < FAILED, axis=1) | ~np.all(np.isfinite(found), axis=1)

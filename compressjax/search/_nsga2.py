@@ -77,7 +77,7 @@ class NSGA2(PopulationBasedAlgorithm):
         self.objectives = objectives
 
     @property
-    def _default_params(self) -> NSGA2Params:  # type: ignore[override]
+    def _default_params(self) -> NSGA2Params:
         return NSGA2Params(jnp.asarray(0.9), jnp.asarray(15.0), jnp.asarray(1.0 / self.num_dims), jnp.asarray(20.0))
 
     @partial(jax.jit, static_argnames=("self",))
@@ -108,7 +108,7 @@ class NSGA2(PopulationBasedAlgorithm):
         ranks = non_dominated_ranks(fitness)
         return NSGA2State(population, fitness, ranks, crowding_distances(fitness, ranks), generation)
 
-    def _ask(self, key: Array, state: NSGA2State, params: NSGA2Params) -> tuple[Array, NSGA2State]:  # type: ignore[override]
+    def _ask(self, key: Array, state: NSGA2State, params: NSGA2Params) -> tuple[Array, NSGA2State]:
         n = self.population_size
         keys = jax.random.split(key, 7)
         order = jnp.lexsort((-state.crowding, state.ranks))  # a member's place in it decides tournaments

@@ -75,20 +75,18 @@ class PBIL(DistributionBasedAlgorithm):
             raise ValueError(f"elites={elites} must lie in 1..{population_size}, the population.")
 
     @property
-    def _default_params(self) -> PBILParams:  # type: ignore[override]
+    def _default_params(self) -> PBILParams:
         return PBILParams(jnp.asarray(0.25), jnp.asarray(0.075), jnp.asarray(0.02))
 
-    def _init(self, key: Array, params: PBILParams) -> PBILState:  # type: ignore[override]
+    def _init(self, key: Array, params: PBILParams) -> PBILState:
         nothing = jnp.full((self.num_dims,), jnp.nan)
         return PBILState(nothing, nothing, jnp.full((), jnp.inf, nothing.dtype), jnp.zeros((), jnp.int32))
 
-    def _ask(self, key: Array, state: PBILState, params: PBILParams) -> tuple[Array, PBILState]:  # type: ignore[override]
+    def _ask(self, key: Array, state: PBILState, params: PBILParams) -> tuple[Array, PBILState]:
         kept = jax.random.uniform(key, (self.population_size, self.num_dims)) < _probability(state.mean, params)[None]
         return jnp.where(kept, 1.0, -1.0), state
 
-    def _tell(  # type: ignore[override]
-        self, key: Array, population: Array, fitness: Array, state: PBILState, params: PBILParams
-    ) -> PBILState:
+    def _tell(self, key: Array, population: Array, fitness: Array, state: PBILState, params: PBILParams) -> PBILState:
         able = jnp.isfinite(fitness) & (fitness < FAILED)
         order = jnp.argsort(jnp.where(able, fitness, jnp.inf))
         masks = jnp.where(population[order] > 0, 1.0, -1.0)

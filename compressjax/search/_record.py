@@ -1,7 +1,8 @@
 """Records: what a search writes down about every candidate, and their plain form for files."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,8 @@ from compressjax.search._space import Space
 from compressjax.search._variables import Category, Float, Int, Mask
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Record:
     """One candidate, evaluated once.
 
     Attributes:
@@ -25,12 +27,17 @@ class Record(NamedTuple):
       cached: Whether an equal design was known, so that nothing was computed.
       failed: Whether it is a failure.
       seed: Key data of the evaluation; ``jax.random.wrap_key_data`` makes the key of it.
+
+    >>> Record(
+    ...     2, 0, np.zeros(1), {"x": np.float32(1)}, None, (3.0,), ((3.0,),), (3.0,), 0, False, False, (0, 1)
+    ... ).generation
+    2
     """
 
     generation: int
     index: int
-    genome: np.ndarray
-    design: Mapping[str, np.ndarray]
+    genome: Any
+    design: Mapping[str, Any]
     cost: float | None
     fitness: tuple[float, ...]
     trail: tuple[tuple[float, ...], ...]
@@ -58,7 +65,7 @@ def to_json(record: Record) -> dict[str, Any]:
     >>> to_json(from_json(plain, Space({"x": Float(0.0, 1.0)}))) == plain
     True
     """
-    plain = record._asdict()
+    plain = dict(vars(record))
     plain["genome"] = np.asarray(record.genome).tolist()
     plain["design"] = {name: np.asarray(value).tolist() for name, value in record.design.items()}
     plain["trail"] = [list(value) for value in record.trail]
@@ -83,7 +90,7 @@ def from_json(plain: Mapping[str, Any], space: Space) -> Record:
     >>> from_json(to_json(record), space).design["bits"].dtype
     dtype('int32')
     """
-    if missing := [name for name in Record._fields if name not in plain]:
+    if missing := [name for name in _names() if name not in plain]:
         raise ValueError(f"The record has no field {missing[0]!r}: it must come from to_json.")
     if set(plain["design"]) != set(space.variables):
         raise ValueError(
@@ -94,10 +101,14 @@ def from_json(plain: Mapping[str, Any], space: Space) -> Record:
     design = {
         name: np.asarray(plain["design"][name], kinds[type(variable)]) for name, variable in space.variables.items()
     }
-    fields = {name: plain[name] for name in Record._fields}
-    fields |= {name: tuple(plain[name]) for name in ("fitness", "told", "seed")}
-    fields["trail"] = tuple(tuple(value) for value in plain["trail"])
-    return Record(**fields | {"genome": np.asarray(plain["genome"], real), "design": design})
+    found = {name: plain[name] for name in _names()}
+    found |= {name: tuple(plain[name]) for name in ("fitness", "told", "seed")}
+    found["trail"] = tuple(tuple(value) for value in plain["trail"])
+    return Record(**found | {"genome": np.asarray(plain["genome"], real), "design": design})
+
+
+def _names() -> tuple[str, ...]:
+    return tuple(field.name for field in fields(Record))
 
 
 def _real() -> Any:

@@ -12,6 +12,7 @@ ratios towards a target; Wang et al., "HAQ", CVPR 2019 (arXiv 1811.08886) lowers
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +68,14 @@ def to_budget(
     floats = {name: v for name, v in space.variables.items() if name in chosen and isinstance(v, Float)}
     ints = {name: v for name, v in space.variables.items() if name in chosen and isinstance(v, Int)}
     if set(chosen) == set(space.variables):
-        low = {name: jnp.full(() if v.size is None else (v.size,), v.low) for name, v in {**floats, **ints}.items()}
+        lowered: list[tuple[str, Float | Int]] = [*floats.items(), *ints.items()]
+        low = {name: jnp.full(() if v.size is None else (v.size,), v.low) for name, v in lowered}
         least = float(cost(low))
         if not least <= budget:
             raise ValueError(f"The cheapest design costs {least:.6g}, more than the budget {budget:.6g}: raise it.")
 
     def repair(design: Design) -> Design:
-        found = dict(design)
+        found: Any = design
         if floats:
             found = _scaled(found, floats, cost, budget, iterations)
         if ints:

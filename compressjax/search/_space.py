@@ -38,7 +38,7 @@ class Space:
 
     variables: Mapping[str, Any]  # of Variable, checked below by name
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.variables:
             raise ValueError("A space needs at least one variable.")
         for name, variable in self.variables.items():

@@ -45,7 +45,7 @@ class Float:
     size: int | None = None
     log: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"Float({self.low}, {self.high}): low must lie below high, and both be finite.")
         if self.log and not self.low > 0:
@@ -95,7 +95,7 @@ class Int:
     high: int
     size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if int(self.low) != self.low or int(self.high) != self.high or self.low >= self.high:
             raise ValueError(f"Int({self.low}, {self.high}): the bounds must be whole numbers, the first one smaller.")
         _check_size(self)
@@ -139,7 +139,7 @@ class Category:
     options: tuple[Any, ...]
     size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.options, str) or len(self.options) < 2 or len(set(self.options)) < len(self.options):
             raise ValueError(f"Category({self.options!r}): give a tuple of at least two different options.")
         object.__setattr__(self, "options", tuple(self.options))
@@ -177,7 +177,7 @@ class Mask:
 
     size: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_size(self)
 
     @property
