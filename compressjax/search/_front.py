@@ -21,7 +21,9 @@ from compressjax.search._evaluate import FAILED
 
 @jax.jit
 def non_dominated_ranks(fitness: Float[Array, "members objectives"]) -> Int[Array, " members"]:
-    """The number of each member's front; O(members² objectives) time, members² memory.
+    """The number of each member's front.
+
+    Two objectives are swept in order of the first; more are peeled front by front from a members² matrix.
 
     Args:
       fitness: Smaller is better.
@@ -32,7 +34,32 @@ def non_dominated_ranks(fitness: Float[Array, "members objectives"]) -> Int[Arra
     >>> non_dominated_ranks(jnp.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0], [jnp.nan, 0.0]]))
     Array([0, 0, 1, 2], dtype=int32)
     """
-    fitness = jnp.where(_able(fitness)[:, None], fitness, jnp.inf)
+    able = _able(fitness)
+    ranks = _swept(fitness, able) if fitness.shape[1] == 2 else _peeled(fitness, able)
+    return jnp.where(able, ranks, 1 + jnp.max(jnp.where(able, ranks, -1)))
+
+
+def _swept(fitness: Array, able: Array) -> Array:
+    """Two objectives: a member is on the first front whose last member, the lowest one so far, does not dominate it."""
+    fitness = jnp.where(able[:, None], fitness, jnp.inf)
+    order = jnp.lexsort((fitness[:, 1], fitness[:, 0]))
+    points = fitness[order]
+    again = jnp.concatenate([jnp.zeros(1, bool), jnp.all(points[1:] == points[:-1], axis=1)])
+
+    def place(carry: tuple[Array, Array], member: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        lowest, before = carry  # of each front, rising with its number
+        height, equal = member
+        rank = jnp.where(equal, before, jnp.sum(lowest <= height, dtype=jnp.int32))
+        return (lowest.at[rank].set(height, mode="drop"), rank), rank
+
+    start = (jnp.full(len(points), jnp.inf, points.dtype), jnp.int32(0))
+    _, ranks = jax.lax.scan(place, start, (points[:, 1], again))
+    return jnp.zeros_like(ranks).at[order].set(ranks)
+
+
+def _peeled(fitness: Array, able: Array) -> Array:
+    """Any number of objectives: what none of the rest dominates, again and again."""
+    fitness = jnp.where(able[:, None], fitness, jnp.inf)
     no_worse = jnp.all(fitness[:, None] <= fitness[None], axis=-1)
     dominates = no_worse & ~no_worse.T  # equal ones dominate each other in neither direction
 
