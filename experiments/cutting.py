@@ -263,10 +263,15 @@ class Knife:
             keep[name] = np.isin(np.arange(len(ranked[name])), order)
         return keep
 
-    def masked_accuracy(self) -> Callable[[Params, Keep], float]:
-        """(parameters, keep) -> accuracy on `trim_images` validation images of the network masked to `keep`."""
-        images = scale(jnp.asarray(self.data.validation.images[: self.config.trim_images]))
-        labels = jnp.asarray(self.data.validation.labels[: self.config.trim_images])
+    def masked_accuracy(self, count: int = 0) -> Callable[[Params, Keep], float]:
+        """(parameters, keep) -> accuracy of the network masked to `keep`.
+
+        Args:
+          count: Validation images that judge; by default `config.trim_images`.
+        """
+        count = count or self.config.trim_images
+        images = scale(jnp.asarray(self.data.validation.images[:count]))
+        labels = jnp.asarray(self.data.validation.labels[:count])
         calibration = list(self._batches(BATCH))
 
         @jax.jit
