@@ -38,7 +38,7 @@ class Candidate(NamedTuple):
       keeps: Digest of what it keeps, per task; empty if it failed.
       accuracies: On the validation split after retraining, per task.
       fitness: 1 - geometric mean of the accuracies; infinite if it failed.
-      cached: Whether all its trials were known.
+      cached: Whether candidates before it had the same effect on every task, so that nothing was computed.
     """
 
     generation: int
@@ -63,6 +63,7 @@ class Evolution:
     def __init__(self, config: EvolveConfig, directory: Workdir, *, progress: bool = True):
         self.config, self.directory, self.progress = config, directory, progress
         self._scores: dict[str, ChannelScores] = {}
+        self._met: set[tuple[str, str]] = set()
         tasks = {task.name: self._prepared(task) for task in config.tasks}
         self.trials = Trials(directory, tasks)
         self.tasks = tasks
@@ -134,10 +135,12 @@ class Evolution:
         out = []
         for i, sets in enumerate(keeps):
             program = expressions.single(programs, i)
-            cached = sets is not None and all(self.trials.known(n, k, self.config.seed) for n, k in sets.items())
             accuracies = {
                 name: self.trials.run(name, keep, self.config.seed)["after"] for name, keep in (sets or {}).items()
             }
+            effects = {(name, keep_key(keep)) for name, keep in (sets or {}).items()}
+            cached = bool(effects) and effects <= self._met  # of this search, whatever the records knew already
+            self._met |= effects
             out.append(
                 Candidate(
                     generation,

@@ -61,10 +61,6 @@ class Trials:
         """One more task."""
         self._tasks[name] = task
 
-    def known(self, task: str, keep: Keep, seed: int) -> bool:
-        """Whether a trial needs no computing."""
-        return (task, keep_key(keep), seed) in self._known
-
     def run(
         self, task: str, keep: Keep, seed: int, *, test: bool = False, kind: str = "", retrain: Retrain | None = None
     ) -> Record:

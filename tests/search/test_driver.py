@@ -26,7 +26,12 @@ from compressjax.search import (
 from tests.search.searches import MIXED, PLACES, SPHERE, STRATEGIES, mixed, places, plain, run, sphere
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+SLOW = ("Open_ES", "PSO", "DifferentialEvolution", "random")  # `make slow` has all
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in STRATEGIES]
+)
 def test_every_strategy_improves_and_resumes_bit_for_bit(name, tmp_path):
     """One registry for both laws: what is saved after a generation and restored continues as if uninterrupted."""
     others = {"PBIL": (PLACES, places), "Greedy": (MIXED, mixed), "PSO": (MIXED, mixed)}
