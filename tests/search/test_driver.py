@@ -25,7 +25,6 @@ from compressjax.search import (
 )
 from tests.search.searches import MIXED, PLACES, SPHERE, STRATEGIES, mixed, places, plain, run, sphere
 
-
 SLOW = ("Open_ES", "PSO", "DifferentialEvolution", "random")  # `make slow` has all
 
 
