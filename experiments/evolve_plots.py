@@ -1,4 +1,4 @@
-"""The figures of `experiments.evolve`."""
+"""The figure of `experiments.evolve` that no other search has."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,24 +11,6 @@ from experiments import style
 Record = Mapping[str, Any]
 NAMES = {"evolved": "evolved", "random_formulas": "random formulas"}
 OURS = tuple(NAMES)
-
-
-@style.styled
-def generations(found: Record) -> Figure:
-    """Best so far and median of every generation."""
-    figure, axes = style.new_figure(6.4, 3.4)
-    ax = axes[0, 0]
-    for (name, rows), colour in zip(found["searches"].items(), style.colours(list(found["searches"])), strict=True):
-        at = [row["generation"] for row in rows]
-        best = np.fmax.accumulate([np.nan if row["best"] is None else row["best"] for row in rows])
-        median = [np.nan if row["median"] is None else row["median"] for row in rows]
-        ax.plot(at, best, "o-", color=colour, markersize=4, linewidth=1.3, label=f"{NAMES[name]}, best so far")
-        ax.plot(at, median, "--", color=colour, linewidth=1.1, label=f"{NAMES[name]}, median")
-    ax.set_xlabel("generation")
-    ax.set_ylabel("validation accuracy")
-    style.percent_axis(ax)
-    style.legend(ax, loc="lower right")
-    return figure
 
 
 @style.styled

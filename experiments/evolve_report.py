@@ -11,9 +11,10 @@ import jax
 
 from compressjax.search import expressions
 from experiments import report, schema
-from experiments.evolve_plots import generations, transfer
+from experiments.evolve_plots import transfer
 from experiments.evolve_search import EVOLVED, RANDOM_SEARCH, Candidate, Evolution, geometric_mean
 from experiments.records import measure
+from experiments.search_plots import fitness_by_generation
 from experiments.text import duration, percent
 
 Record = Mapping[str, Any]
@@ -44,7 +45,7 @@ def summarize(evolution: Evolution) -> dict[str, Any]:
         "jax": jax.__version__,
         "trials": len(evolution.trials),
         "seconds": evolution.trials.seconds,
-        "searches": {name: _generations(found) for name, found in searches.items()},
+        "searches": {name: _records(found) for name, found in searches.items()},
         "finalists": finalists,
         "chosen": chosen,
         "tasks": tasks,
@@ -70,23 +71,19 @@ def _measures(trials: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _generations(found: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """Best and median fitness by generation, as accuracies."""
-    out = []
-    for number in sorted({one.generation for one in found}):
-        here = [one for one in found if one.generation == number]
-        alive = [1 - one.fitness for one in here if one.accuracies]
-        out.append(
-            {
-                "generation": number,
-                "best": max(alive, default=None),
-                "median": statistics.median(alive) if alive else None,
-                "failed": len(here) - len(alive),
-                "cached": sum(one.cached for one in here),
-                "candidates": len(here),
-            }
-        )
-    return out
+def _records(found: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Candidates as `experiments.search_plots` reads them, with their formulas."""
+    return [
+        {
+            "generation": one.generation,
+            "formula": one.formula,
+            "fitness": [one.fitness if one.accuracies else None],
+            "failed": not one.accuracies,
+            "cached": one.cached,
+            "fidelity": 0,
+        }
+        for one in found
+    ]
 
 
 def verdict(tasks: Sequence[Record]) -> dict[str, Any]:
@@ -173,7 +170,11 @@ def html(found: Record) -> str:
         f'<p class="soft">{found["trials"]} networks pruned and retrained, {duration(found["seconds"])}. Chosen on '
         f"validation images; test accuracies are means ± standard deviations over {repeats} seeds of retraining.</p>",
         *(f"<p>{escape(text)}</p>" for text in (sentences(found["verdict"]) if found["verdict"] else [])),
-        *report.picture("Generations", generations(found), "Best so far and median of each generation, validation."),
+        *report.picture(
+            "Generations",
+            fitness_by_generation({label(name): rows for name, rows in found["searches"].items()}, "validation error"),
+            "1 - geometric mean of the validation accuracies: the best so far, and the median of each generation.",
+        ),
         *report.picture("After the search", transfer(found), "Test accuracy after retraining."),
     ]
     for task in found["tasks"]:

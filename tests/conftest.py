@@ -59,6 +59,23 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     return workdir, compress.run(tiny.config(), workdir, progress=False)
 
 
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 30_000
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Drops compiled programs before there are too many.
+
+    Each one is mapped into memory in pieces, some 40 per test here; Linux allows a process 65,530 of them, and beyond
+    that the next compilation aborts it.
+    """
+    item.session.stash[TORN_DOWN] = count = item.session.stash.get(TORN_DOWN, 0) + 1
+    if count % 50 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+
+
+TORN_DOWN = pytest.StashKey[int]()
 LONGEST = ("tests/invariants/test_resume", "tests/experiments/")
 
 

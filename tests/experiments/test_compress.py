@@ -12,10 +12,13 @@ import pytest
 
 from compressjax import data, storage, trees, zoo
 from experiments import (
+    cdc_config,
     compress,
     curves,
     cuts,
     cutting,
+    evolve_amounts_config,
+    evolve_config,
     oneshot_config,
     phases,
     schema,
@@ -37,6 +40,9 @@ CHECKS = {
     sparse_config.SparseConfig: sparse_config.check,
     oneshot_config.OneshotConfig: oneshot_config.check,
     study_config.StudyConfig: study_config.check,
+    cdc_config.CdcConfig: cdc_config.check,
+    evolve_config.EvolveConfig: evolve_config.check,
+    evolve_amounts_config.AmountsConfig: evolve_amounts_config.check,
 }
 
 
