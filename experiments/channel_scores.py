@@ -15,6 +15,7 @@ import numpy as np
 from compressjax import channels, scores
 from compressjax.projections import producers
 from compressjax.search import expressions
+from experiments.fitting import make_loss
 from experiments.pruning_tasks import PruningTask
 
 OF_STATISTICS = {
@@ -97,6 +98,10 @@ class ChannelScores:
         Raises:
           ValueError: If there is no such score.
         """
+        if name == "random":
+            return _host(scores.random(jax.random.key(self.offset), self.task.groups))
+        if name == "taylor":
+            return _host(scores.taylor(self.task.params, self._gradients(), self.task.groups))
         if name in OF_WEIGHTS:
             return self.task.knife.score(self.task.params, name)
         if name in OF_STATISTICS:
@@ -106,6 +111,13 @@ class ChannelScores:
         if name not in self.formulas:
             raise ValueError(f"There is no score {name!r}; choose one of {', '.join((*NAMES, *self.formulas))}.")
         return {group: row[0] for group, row in self.evaluate(self.program(name)).items()}
+
+    def _gradients(self) -> Iterator[Any]:
+        """Of the mean loss, batch by batch."""
+        loss = make_loss(self.task.model, None)
+        gradient = jax.jit(jax.grad(lambda params, x, y: loss(params, x, y, None)[0]))
+        for x, y in self.batches():
+            yield gradient(self.task.params, x, jnp.asarray(y))
 
     def program(self, name: str) -> expressions.Programs:
         """A formula as a population of one."""

@@ -75,6 +75,13 @@ def test_every_score_has_one_finite_value_per_channel(task):
         seen.score("luck")
 
 
+def test_other_images_and_seeds_give_other_scores_but_of_weights(task):
+    one, other = ChannelScores(task), ChannelScores(task, offset=250)
+    for name in ("random", "taylor", "symmetric_divergence", "l1"):
+        same = all(np.array_equal(one.score(name)[g.name], other.score(name)[g.name]) for g in task.groups)
+        assert same == (name == "l1"), name
+
+
 def test_seeds_of_expressions_rank_as_the_library_does(task):
     """The formulas of the seeds against the scores of the library: same statistics, two implementations."""
     seen = ChannelScores(task, {"fdr": "square(gP - gQ) / eps(vP + vQ)"})
