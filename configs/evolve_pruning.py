@@ -1,6 +1,7 @@
 """A pruning function evolved on two tasks that two processor cores can do, and tried on networks it never saw.
 
 --config=configs/evolve_pruning.py               LeNet-5 on MNIST and a quarter of VGG-16 on CIFAR-10; then ResNet-20
+--config=configs/evolve_pruning.py:lenet5        LeNet-5 alone, then a small network on the digits
 --config=configs/evolve_pruning.py:accelerator   the whole VGG-16 and longer retraining, for an accelerator (not run)
 --config=configs/evolve_pruning.py:tiny          a minute, on the embedded digits
 
@@ -22,7 +23,7 @@ INNER = (8, 16, 32)  # ResNet-20: half of the channels between the two convoluti
 
 
 def get_config(profile: str = "full") -> EvolveConfig:
-    """Profiles: full, accelerator and tiny."""
+    """Profiles: full, lenet5, accelerator and tiny."""
     if profile == "tiny":
         short = Fit(epochs=1)
         task = Task(
@@ -38,8 +39,8 @@ def get_config(profile: str = "full") -> EvolveConfig:
         return EvolveConfig(
             tasks=(task,), population=8, generations=2, finalists=2, repeats=2, compared=("f2", "random")
         )
-    if profile not in ("full", "accelerator"):
-        raise ValueError(f"Unknown profile {profile!r}; choose full, accelerator or tiny.")
+    if profile not in ("full", "lenet5", "accelerator"):
+        raise ValueError(f"Unknown profile {profile!r}; choose full, lenet5, accelerator or tiny.")
     lenet5 = Task(
         name="lenet5",
         dataset="mnist",
@@ -78,7 +79,9 @@ def get_config(profile: str = "full") -> EvolveConfig:
         retrain=Fit(epochs=3, learning_rate=2e-3, final_learning_rate=2e-5),
     )
     config = EvolveConfig(tasks=(lenet5, vgg), transfer=(resnet20, digits), compared=COMPARED)
-    if profile == "accelerator":
+    if profile == "lenet5":
+        config.tasks, config.transfer = (lenet5,), (digits,)
+    elif profile == "accelerator":
         config.population, config.generations = 40, 15
         vgg.widths, vgg.batch_size = (), 128
         vgg.kept = {f"conv{i}/kernel": 4 * width for i, width in enumerate(VGG, 1)}

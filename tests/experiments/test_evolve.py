@@ -148,7 +148,7 @@ def test_a_task_without_a_name_or_widths_is_refused():
 
 
 def test_all_profiles_are_valid():
-    for profile in ("full", "accelerator"):
+    for profile in ("full", "lenet5", "accelerator"):
         found = configs.get_config(profile)
         assert isinstance(found, EvolveConfig)
         evolve_config.check(found)
