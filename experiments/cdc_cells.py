@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,13 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from compressjax import scores, search
-from compressjax.projections import producers
 from experiments import schema
 from experiments.cdc_config import CdcConfig
 from experiments.channel_scores import OF_STATISTICS, ChannelScores
 from experiments.cutting import Keep
 from experiments.fitting import logits_of
-from experiments.pruning_tasks import PruningTask
+from experiments.pruning_tasks import PruningTask, natural
 from experiments.records import measure
 from experiments.teaching import taught
 from experiments.trials import Retrain, Trials
@@ -153,29 +151,17 @@ def automatic(task: PruningTask, score: Mapping[str, np.ndarray], removed: float
     return last.keep
 
 
-def produced_by(task: PruningTask) -> dict[str, str]:
-    """Group -> the first of the kernels that make its channels, in the order of their names, numbers as numbers."""
-    return {
-        group.name: min((member.path for member in made.members if member.path.endswith("kernel")), key=_natural)
-        for group, made in zip(task.groups, producers(task.groups, task.params), strict=True)
-    }
-
-
 def depths(task: PruningTask) -> dict[str, int]:
     """Group -> place of its kernel among all, in the order of names."""
-    made = produced_by(task)
-    order = sorted(made, key=lambda name: _natural(made[name]))
+    made = task.made_by
+    order = sorted(made, key=lambda name: natural(made[name]))
     return {name: place for place, name in enumerate(order)}
 
 
 def middle(task: PruningTask) -> str:
     """The producing kernel of the group in the middle."""
-    depth, made = depths(task), produced_by(task)
+    depth, made = depths(task), task.made_by
     return made[min(depth, key=lambda name: abs(depth[name] - len(depth) // 2))]
-
-
-def _natural(path: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
 
 
 def _bar(name: str, progress: bool) -> Any:

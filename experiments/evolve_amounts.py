@@ -91,7 +91,7 @@ def _search(config: "AmountsConfig", directory: "Workdir", progress: bool) -> di
             "test": task.test(task.model, task.params),
             "macs": arena.whole,
         },
-        "groups": {group.name: {"size": group.size, "path": group.members[0].path} for group in task.groups},
+        "groups": {name: {"size": arena.sizes[name], "path": path} for name, path in task.made_by.items()},
         "rows": rows,
     }
 

@@ -5,6 +5,7 @@ widths share one compiled training step.  Nothing here reads the test split unle
 """
 
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from compressjax.data import Sampler
+from compressjax.projections import producers
 from compressjax.zoo import Model
 from experiments.cuts import ShrinkConfig
 from experiments.cutting import Keep, Knife
@@ -98,6 +100,14 @@ class PruningTask:
         return self.knife.groups
 
     @functools.cached_property
+    def made_by(self) -> dict[str, str]:
+        """Group -> the first of the kernels that make its channels, in the order of names."""
+        return {
+            group.name: min((member.path for member in made.members if member.path.endswith("kernel")), key=natural)
+            for group, made in zip(self.groups, producers(self.groups, self.params), strict=True)
+        }
+
+    @functools.cached_property
     def widths(self) -> dict[str, int]:
         """Channels left per group, as configured; groups that no rule names stay whole."""
         return self.knife.wanted(self.params, self.task.kept)
@@ -153,3 +163,12 @@ class PruningTask:
     def test(self, model: Model, params: Params) -> float:
         """Accuracy on the test split: for what is reported, never for what is chosen."""
         return accuracy(model, params, self.data.test())
+
+
+def natural(path: str) -> list[Any]:
+    """Sorts names with numbers as people do.
+
+    >>> sorted(["conv10", "conv2", "fc"], key=natural)
+    ['conv2', 'conv10', 'fc']
+    """
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
