@@ -38,6 +38,7 @@ def population(repeats: int, small: bool = False) -> list[Row]:
     keeps = random_keeps()
     shared_keeps = [keep | {first: keeps[i % DIFFERENT][first]} for i, keep in enumerate(random_keeps())]
     masks, shared_masks = search.stack_keeps(net, keeps), search.stack_keeps(net, shared_keeps)
+    slots = jax.tree.map(jnp.asarray, search.stack_slots(net, keeps))
     replay = channels.masked_replay(net)
     apply = jax.jit(lambda p, x, labels: search.accuracy(model.apply(p, x), labels))
     one = jax.jit(lambda p, m, x, labels: search.accuracy(replay(p, m, x), labels))
@@ -55,6 +56,7 @@ def population(repeats: int, small: bool = False) -> list[Row]:
             "member by member": lambda: [float(one(params, row, x, labels)) for row in rows],
             "parameters masked": lambda: [float(apply(net.mask(params, keep), x, labels)) for keep in keeps],
             "map": lambda: jax.block_until_ready(together(params, everything, x, labels)),
+            "slots": lambda: jax.block_until_ready(together(params, slots, x, labels)),
             "side by side": lambda: jax.block_until_ready(side_by_side(params, everything, x, labels)),
             "shared, member by member": lambda: [float(one(params, row, x, labels)) for row in shared_rows],
             "shared": lambda: jax.block_until_ready(together(params, rest, x, labels, shared)),
@@ -65,6 +67,13 @@ def population(repeats: int, small: bool = False) -> list[Row]:
     whole = f"{members} masked LeNet-5, {images} images"
     return [
         compare("population", f"{whole}: in one program to one call each", found["map"], base, None),
+        compare(
+            "population",
+            f"{whole}: gathered into slots to one call each",
+            found["slots"],
+            base,
+            None if small else 0.5,
+        ),
         compare("population", f"{whole}: 8 side by side to one call each", found["side by side"], base, None),
         compare("population", f"{whole}: parameters masked on the host", found["parameters masked"], base, None),
         compare(

@@ -6,7 +6,7 @@ from compressjax.channels._dead import dead
 from compressjax.channels._equalize import equalize, rescale
 from compressjax.channels._fold_norm import fold_norm, fold_norms
 from compressjax.channels._groups import Group, Member, Shrunk
-from compressjax.channels._masked_replay import Shared, masked_replay, population_replay
+from compressjax.channels._masked_replay import Shared, Slots, masked_replay, population_replay
 from compressjax.channels._net import Net
 from compressjax.channels._operations import Operation
 from compressjax.channels._terms import Term
@@ -19,6 +19,7 @@ __all__ = [
     "Operation",
     "Shared",
     "Shrunk",
+    "Slots",
     "Term",
     "allocate",
     "cut",

@@ -13,6 +13,10 @@ nearly three times as long on a CPU.
 
 All that comes before the first mask is the same for every member of a population: `population_replay` runs it once.
 With a `Shared` set of masks, so is all that depends on these masks only: it runs once per different mask.
+
+A mask still pays for what it removes.  `Slots` do not: every member gathers the channels that it keeps into a number of
+slots that is the same for all, so that one program computes the smaller networks; slots that a member leaves empty are
+masked.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,12 +49,39 @@ class Shared(NamedTuple):
     which: Int[Array, " population"]
 
 
-class _Masks(Sizes):
-    """Everything at full size; operands of contractions and sums are masked."""
+class Slots(NamedTuple):
+    """Keep sets of a population as gathered members, an alternative to masks.
 
-    def __init__(self, masks: Mapping[str, Any]) -> None:
-        super().__init__({})
+    Attributes:
+      members: Group name to (population, slots) int32: the member in each slot; an empty slot holds any member.
+      filled: Group name to (population, slots): 1 where a slot is filled, 0 where it is empty.  A group without
+        `members` has masks here, (population, size).
+    """
+
+    members: Mapping[str, Int[Any, "population slots"]]
+    filled: Mapping[str, Float[Any, "population slots"]]
+
+
+class _Masks(Sizes):
+    """Groups at full size, or at a number of slots; operands of contractions and sums are masked."""
+
+    def __init__(
+        self,
+        masks: Mapping[str, Any],
+        members: Mapping[str, Any] | None = None,
+        widths: Mapping[str, int] | None = None,
+    ) -> None:
+        self._members = dict(members or {})
+        # Only the number of slots matters here, so any keep set with as many members describes the sizes.
+        super().__init__({name: np.arange((widths or {})[name]) < len(m) for name, m in self._members.items()})
         self._vectors = masks
+
+    def take(self, value: Value, array: Any) -> Any:
+        """The members of one network, gathered from an array at full size."""
+        for axis, term in enumerate(value.terms):
+            if not self._members.keys().isdisjoint(term.names):
+                array = jnp.take(jnp.asarray(array), _positions(term, self._members), axis, mode="clip")
+        return array
 
     def operands(self, step: Step, args: list[Any]) -> list[Any]:
         args = list(args)
@@ -88,6 +119,21 @@ def _vector(term: Term, masks: Mapping[str, Any]) -> Any:
     return np.ones(term.size, np.float32)
 
 
+def _positions(term: Term, members: Mapping[str, Any]) -> Any:
+    """Where the members in the slots sit on an axis at full size."""
+    if term.kind == "group" and term.name in members:
+        return members[term.name]
+    if term.kind == "sum":
+        starts = np.cumsum([0, *(part.size for part in term.parts)])
+        return jnp.concatenate([_positions(p, members) + int(at) for p, at in zip(term.parts, starts, strict=False)])
+    if term.kind == "product":
+        out = np.zeros(1, np.int32)
+        for part in term.parts:
+            out = (out[:, None] * part.size + _positions(part, members)[None, :]).reshape(-1)
+        return out
+    return np.arange(term.size, dtype=np.int32)
+
+
 def masked_replay(net: Net) -> Callable[..., Any]:
     """The traced function with masks as an argument.
 
@@ -111,10 +157,8 @@ def masked_replay(net: Net) -> Callable[..., Any]:
 
     def replayed(params: Tree, masks: Mapping[str, Any], *xs: Any) -> Any:
         _check_masks(net, masks, 1)
-        prog = net._traced.program
-        known = _started(net, params, xs)
-        _run(prog.steps, _Masks(masks), known)
-        return _results(net, known)
+        known = _run(net._traced.program.steps, _Masks(masks), _started(net, params, xs))
+        return _results(net, _Masks(masks), known, {})
 
     return replayed
 
@@ -131,9 +175,10 @@ def population_replay(
 
     Returns:
       Pure ``g(params, masks, *xs, shared=None)``, like that of `masked_replay`, with `masks` a dictionary from group
-      name to (population, size) and every result with an axis over the population in front.  `shared` holds the masks
-      of other groups as a `Shared`; what depends on them alone runs once per different mask.  Under `jit`, pass
-      parameters and inputs as arguments: XLA folds what is closed over into constants, which takes it long.
+      name to (population, size), or `Slots`, and every result with an axis over the population in front.  `shared`
+      holds the masks of other groups as a `Shared`; what depends on them alone runs once per different mask.  Results
+      that are state have as many members as there are slots.  Under `jit`, pass parameters and inputs as arguments:
+      XLA folds what is closed over into constants, which takes it long.
 
     Raises:
       ValueError: If `chunk` is no whole number of 1 or more.
@@ -148,33 +193,34 @@ def population_replay(
     if isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1:
         raise ValueError(f"chunk={chunk!r} must be a whole number, at least 1: how many members are computed together.")
 
-    def replayed(params: Tree, masks: Mapping[str, Any], *xs: Any, shared: Shared | None = None) -> Any:
+    def replayed(params: Tree, masks: Mapping[str, Any] | Slots, *xs: Any, shared: Shared | None = None) -> Any:
         first = {} if shared is None else dict(shared.masks)
-        count = _check_population(net, masks, shared)
+        members = dict(masks.members) if isinstance(masks, Slots) else {}
+        vectors = masks.filled if isinstance(masks, Slots) else masks
+        widths = {group.name: group.size for group in net.groups}
+        count = _check_population(net, vectors, members, shared)
         prog = net._traced.program
-        order = {name: 1 for name in first} | {name: 2 for name in masks}
-        stages = _stages(prog, order)
+        stages = _stages(prog, {name: 1 for name in first} | {name: 2 for name in vectors})
         known = _started(net, params, xs)
-        _run(stages[0], _Masks({}), known)
+        known |= _run(stages[0], _Masks({}), known)
         wanted = _read_later(prog, stages[1], stages[2])
 
-        def begin(vectors: Mapping[str, Any]) -> list[Any]:
-            here = dict(known)
-            _run(stages[1], _Masks(vectors), here)
-            return [here[key] for key in wanted]
+        def begin(rows: Mapping[str, Any]) -> list[Any]:
+            made = _run(stages[1], _Masks(rows), known)
+            return [made[key] for key in wanted]
 
-        def finish(member: tuple[Mapping[str, Any], Any]) -> Any:
-            vectors, row = member
-            here = dict(known)
+        def finish(member: tuple[Mapping[str, Any], Mapping[str, Any], Any]) -> Any:
+            own, slots, row = member
+            before = dict(known)
             if shared is not None:
-                here |= zip(wanted, [array[row] for array in begun], strict=True)
-                vectors = {**vectors, **{name: rows[row] for name, rows in first.items()}}
-            _run(stages[2], _Masks(vectors), here)
-            return summary(_results(net, here))
+                before |= zip(wanted, [array[row] for array in begun], strict=True)
+                own = {**own, **{name: rows[row] for name, rows in first.items()}}
+            sizes = _Masks(own, slots, widths)
+            return summary(_results(net, sizes, _run(stages[2], sizes, before), before))
 
         begun = [] if shared is None else _map(begin, first, chunk)
         which = jnp.zeros(count, jnp.int32) if shared is None else shared.which
-        return _map(finish, (dict(masks), which), chunk)
+        return _map(finish, (dict(vectors), members, which), chunk)
 
     return replayed
 
@@ -204,19 +250,25 @@ def _started(net: Net, params: Tree, xs: tuple[Any, ...]) -> Known:
     return {id(value): array for (_, array), value in zip(args, traced.program.ins, strict=True)}
 
 
-def _read(known: Known, value: Value) -> Any:
-    return known.get(id(value), value.const)
+def _read(sizes: Sizes, made: Known, before: Known, value: Value) -> Any:
+    """What the same replay made, or the kept part of what is there at full size."""
+    if id(value) not in made:
+        made[id(value)] = sizes.take(value, before.get(id(value), value.const))
+    return made[id(value)]
 
 
-def _run(steps: Sequence[Step], sizes: Sizes, known: Known) -> None:
-    """Runs some steps and adds what they give to `known`."""
+def _run(steps: Sequence[Step], sizes: Sizes, before: Known) -> Known:
+    """Runs some steps on what is known at full size; returns what they make."""
+    made: Known = {}
     for step in steps:
-        outs = _apply(step, sizes, [_read(known, value) for value in step.ins])
-        known.update((id(value), out) for value, out in zip(step.outs, outs, strict=True))
+        outs = _apply(step, sizes, [_read(sizes, made, before, value) for value in step.ins])
+        made.update((id(value), out) for value, out in zip(step.outs, outs, strict=True))
+    return made
 
 
-def _results(net: Net, known: Known) -> Any:
-    return jax.tree.unflatten(net._traced.outputs_tree, [_read(known, value) for value in net._traced.program.outs])
+def _results(net: Net, sizes: Sizes, made: Known, before: Known) -> Any:
+    outs = [_read(sizes, made, before, value) for value in net._traced.program.outs]
+    return jax.tree.unflatten(net._traced.outputs_tree, outs)
 
 
 def _masked_by(step: Step) -> set[str]:
@@ -260,9 +312,10 @@ def _check_masks(net: Net, masks: Mapping[str, Any], rank: int) -> None:
             raise ValueError(f"The mask of {name} is {jax.dtypes.result_type(mask)}: give floats, 1 to keep a member.")
 
 
-def _check_population(net: Net, masks: Mapping[str, Any], shared: Shared | None) -> int:
+def _check_population(net: Net, masks: Mapping[str, Any], members: Mapping[str, Any], shared: Shared | None) -> int:
     """The number of members."""
-    _check_masks(net, masks, 2)
+    _check_slots(net, masks, members)
+    _check_masks(net, {name: mask for name, mask in masks.items() if name not in members} if members else masks, 2)
     counts = {name: np.shape(mask)[0] for name, mask in masks.items()}
     if shared is not None:
         _check_masks(net, shared.masks, 2)
@@ -275,3 +328,19 @@ def _check_population(net: Net, masks: Mapping[str, Any], shared: Shared | None)
     if len(set(counts.values())) != 1 or not all(counts.values()):
         raise ValueError(f"The masks have no common population of at least 1: {counts or 'there are none'}.")
     return next(iter(counts.values()))
+
+
+def _check_slots(net: Net, filled: Mapping[str, Any], members: Mapping[str, Any]) -> None:
+    sizes = {group.name: group.size for group in net.groups}
+    for name, index in members.items():
+        if name not in sizes or name not in filled:
+            lacks = "which is no group" if name not in sizes else "but not which are filled"
+            raise ValueError(f"The slots have members of {name!r}, {lacks}. Groups: {', '.join(sizes) or 'none'}.")
+        shape = np.shape(index)
+        if len(shape) != 2 or shape != np.shape(filled[name]) or not 0 < shape[1] <= sizes[name]:
+            raise ValueError(
+                f"The slots of {name} have shapes {shape} and {np.shape(filled[name])}; both must be (population, "
+                f"slots), with 1 to {sizes[name]} slots."
+            )
+        if not jnp.issubdtype(jax.dtypes.result_type(index), jnp.integer):
+            raise ValueError(f"The members of {name} are {jax.dtypes.result_type(index)}: give whole numbers.")

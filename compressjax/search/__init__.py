@@ -11,7 +11,7 @@ from compressjax.search._driver import Driver, SearchState
 from compressjax.search._elites import Elites, elites_add, elites_start
 from compressjax.search._evaluate import FAILED, Evaluator, Outcome
 from compressjax.search._front import crowding_distances, front, hypervolume, non_dominated_ranks
-from compressjax.search._masked import accuracy, population_accuracy, share, stack_keeps
+from compressjax.search._masked import accuracy, population_accuracy, share, stack_keeps, stack_slots
 from compressjax.search._mesh import sharded
 from compressjax.search._minimize import Result, minimize
 from compressjax.search._record import Record, from_json, to_json
@@ -66,6 +66,7 @@ __all__ = [
     "sharded",
     "share",
     "stack_keeps",
+    "stack_slots",
     "strategy",
     "to_budget",
     "to_json",

@@ -8,6 +8,9 @@ loop (`lax.map`), because the batched convolutions of `vmap` are slower there; o
 
 Members that agree in some groups can share more: `share` finds the different masks of these groups, and what depends on
 them alone runs once for each.
+
+Masks compute what they remove.  `stack_slots` gathers what every member keeps instead, so that the program has the size
+of the largest member; the smaller the networks, the more that saves.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from compressjax.channels import Net, Shared, population_replay
+from compressjax.channels import Net, Shared, Slots, population_replay
 
 Params = Any
 Masks = Mapping[str, Float[Any, "population size"]]
@@ -56,9 +59,9 @@ def population_accuracy(
 
     Returns:
       Pure ``evaluate(params, masks, x, labels, shared=None)``: `masks` is a dictionary from group name to (population,
-      size) floats, 1 where a member stays; the result is what `metric` gives, with the population in front.  Jit it,
-      with weights and batch as arguments, and use it for every population of one size.  `shared`, for a net only, comes
-      from `share`.
+      size) floats, 1 where a member stays, or for a net what `stack_slots` gives; the result is what `metric` gives,
+      with the population in front.  Jit it, with weights and batch as arguments, and use it for every population of one
+      size.  `shared`, for a net only, comes from `share`.
 
     Raises:
       ValueError: If `chunk` is no whole number of 1 or more; when called, if masks, weights or batch do not fit.
@@ -74,8 +77,8 @@ def population_accuracy(
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1):
         raise ValueError(f"chunk={chunk!r} must be a whole number, at least 1, or None for the backend's own choice.")
 
-    def evaluate(params: Params, masks: Masks, x: Any, labels: Any, shared: Shared | None = None) -> Any:
-        count = _population(masks, shared)
+    def evaluate(params: Params, masks: Masks | Slots, x: Any, labels: Any, shared: Shared | None = None) -> Any:
+        count = _population(masks.filled if isinstance(masks, Slots) else masks, shared)
         side_by_side = chunk if chunk is not None else 1 if jax.default_backend() == "cpu" else count
 
         def summary(logits: Any) -> Any:
@@ -85,6 +88,8 @@ def population_accuracy(
             return population_replay(network, chunk=side_by_side, summary=summary)(params, masks, x, shared=shared)
         if shared is not None:
             raise ValueError("shared masks need a traced net, which knows what depends on them: leave them out.")
+        if isinstance(masks, Slots):
+            raise ValueError("Slots need a traced net, which knows what to gather: give masks.")
 
         def member(one: Mapping[str, Any]) -> Any:
             return summary(network(params, one, x))
@@ -131,6 +136,46 @@ def stack_keeps(net: Net, keeps: Sequence[Mapping[str, Any]]) -> dict[str, Float
     if not complete:
         raise ValueError("There is no keep set: a population has at least one member.")
     return {group.name: np.stack([keep[group.name] for keep in complete]).astype(np.float32) for group in net.groups}
+
+
+def stack_slots(net: Net, keeps: Sequence[Mapping[str, Any]], *, parts: int = 8) -> Slots:
+    """Keep sets as the slots of a population: every network at the size of the largest.
+
+    The number of slots of a group is the largest number of kept members, rounded up to a `parts`-th of the group and to
+    a multiple of four, so that a search with changing widths compiles few programs, and vector units are full.  A group
+    that would need all its slots has masks instead.
+
+    Args:
+      net: The traced function.
+      keeps: One keep set per member: group name to Boolean vector; a missing group stays whole.
+      parts: Steps in which the number of slots of a group grows.
+
+    Returns:
+      The slots, for what `population_accuracy` returns.
+
+    Raises:
+      ValueError: If there is no keep set, one does not fit, or `parts` is below 1.
+
+    >>> from compressjax import channels
+    >>> params = {"a": jnp.eye(8), "b": jnp.eye(8)}
+    >>> net = channels.trace(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], params, jnp.ones((1, 8)))
+    >>> slots = stack_slots(net, [{"g0": np.arange(8) % 3 == 1}, {"g0": np.arange(8) < 2}])
+    >>> slots.members["g0"].tolist(), slots.filled["g0"].tolist()
+    ([[1, 4, 7, 0], [0, 1, 2, 3]], [[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    """
+    if parts < 1:
+        raise ValueError(f"parts={parts} must be at least 1: in how many steps the number of slots grows.")
+    members, filled = {}, {}
+    for name, mask in stack_keeps(net, keeps).items():
+        size, most = mask.shape[1], int(mask.sum(axis=1).max())
+        step = 4 * -(-size // (4 * parts))
+        width = -(-most // step) * step
+        if width < size:
+            order = np.argsort(-mask, axis=1, kind="stable")[:, :width]
+            members[name] = order.astype(np.int32)
+            mask = np.take_along_axis(mask, order, axis=1)
+        filled[name] = mask
+    return Slots(members, filled)
 
 
 def share(masks: Masks, groups: Sequence[str]) -> tuple[dict[str, Any], Shared]:

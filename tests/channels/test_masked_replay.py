@@ -86,6 +86,68 @@ def test_a_population_is_its_members_one_by_one(chunk):
     np.testing.assert_allclose(found, np.stack(expected), rtol=1e-6)
 
 
+def in_slots(masks, spare):
+    """The same keep sets, gathered, with empty slots that hold removed members."""
+    members, filled = {}, {}
+    for name, mask in masks.items():
+        width = min(mask.shape[1], int(mask.sum(1).max()) + spare)
+        members[name] = jnp.asarray(np.argsort(-mask, axis=1, kind="stable")[:, :width])
+        filled[name] = jnp.asarray(np.take_along_axis(mask, np.asarray(members[name]), axis=1))
+    return channels.Slots(members, filled)
+
+
+WITHOUT_GROUPS = ("two_pass_layer_norm", "linear_attention_with_elu")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in WITHOUT_GROUPS])
+def test_slots_equal_masks_for_every_construct(name):
+    f, params, xs, _, _ = CASES[name]()
+    net = channels.trace(f, params, *xs)
+    keeps = [{g.name: np.arange(g.size) % 2 == i for g in net.groups if g.size > 1} for i in range(2)]
+    masks = {name: np.stack([keep[name] for keep in keeps]).astype(np.float32) for name in keeps[0]}
+    expected = [f(net.mask(params, keep), *xs) for keep in keeps]
+    found = jax.jit(channels.population_replay(net))(params, in_slots(masks, spare=1), *xs)
+    values = net._traced.program.outs
+    for i, one in enumerate(expected):
+        for a, b, value in zip(jax.tree.leaves(one), jax.tree.leaves(found), values, strict=True):
+            if not any(term.names for term in value.terms):  # state has members, in another order
+                assert np.isfinite(np.asarray(a, np.float64)).all()
+                assert gap(a, b[i]) < 1e-5
+
+
+def test_slots_compute_less():
+    masks = {"g0": MASKS["g0"][:2], "g1": MASKS["g1"][:2]}
+    for given, size in ((masks, 5), (in_slots(masks, spare=0), 3)):
+        text = str(jax.make_jaxpr(channels.population_replay(NET))(PARAMS, given, X))
+        assert f"f32[3,{size}] = tanh" in text  # the second hidden layer
+    found = jax.jit(channels.population_replay(NET))(PARAMS, in_slots(masks, spare=0), X)
+    np.testing.assert_allclose(found, channels.population_replay(NET)(PARAMS, masks, X), rtol=1e-5)
+
+
+def test_slots_beside_shared_masks():
+    which = np.array([1, 0, 1])
+    shared = channels.Shared({"g0": jnp.asarray(MASKS["g0"][:2])}, jnp.asarray(which))
+    slots = in_slots({"g1": MASKS["g1"]}, spare=0)
+    found = jax.jit(channels.population_replay(NET))(PARAMS, slots, X, shared=shared)
+    expected = channels.population_replay(NET)(PARAMS, {**MASKS, "g0": MASKS["g0"][which]}, X)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_slots_that_do_not_fit(unchecked):
+    replay = channels.population_replay(NET)
+    index, one = jnp.zeros((3, 2), int), jnp.ones((3, 2))
+    for slots, match in [
+        (channels.Slots({"g7": index}, {"g7": one}), "'g7', which is no group"),
+        (channels.Slots({"g0": index}, {}), "'g0', but not which are filled"),
+        (channels.Slots({"g0": index}, {"g0": jnp.ones((3, 4))}), r"shapes \(3, 2\) and \(3, 4\)"),
+        (channels.Slots({"g0": jnp.zeros((3, 7), int)}, {"g0": jnp.ones((3, 7))}), "with 1 to 6 slots"),
+        (channels.Slots({"g0": one}, {"g0": one}), "float32: give whole numbers"),
+        (channels.Slots({"g0": index}, {"g0": one, "g1": jnp.ones((3, 4))}), "mask of g1 has shape"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            replay(PARAMS, slots, X)
+
+
 @pytest.mark.parametrize("chunk", [1, 3])
 @pytest.mark.parametrize("name", ["g0", "g1"])
 def test_shared_masks_give_the_same(name, chunk):

@@ -37,6 +37,30 @@ def test_accuracies_are_those_of_masked_parameters(chunk):
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 3, 7])
+def test_slots_change_nothing(chunk):
+    slots = search.stack_slots(NET, KEEPS)
+    found = jax.jit(search.population_accuracy(NET, chunk=chunk))(PARAMS, slots, X, LABELS)
+    np.testing.assert_allclose(found, one_by_one(), atol=1e-6)
+
+
+def test_slots_are_as_many_as_the_largest_member_needs():
+    net = channels.trace(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], {"a": np.ones((2, 64)), "b": np.ones((64, 2))},
+                         np.ones((1, 2)))  # fmt: skip
+    keeps = [{"g0": np.arange(64) < count} for count in (3, 9)]
+    slots = search.stack_slots(net, keeps)
+    assert slots.members["g0"].shape == (2, 16)  # a multiple of an eighth of 64
+    assert slots.filled["g0"].sum(1).tolist() == [3, 9]
+    assert search.stack_slots(net, keeps, parts=64).members["g0"].shape == (2, 12)  # of four
+    whole = search.stack_slots(net, [*keeps, {}])
+    assert not whole.members
+    np.testing.assert_array_equal(whole.filled["g0"], search.stack_keeps(net, [*keeps, {}])["g0"])
+    with pytest.raises(ValueError, match="parts=0"):
+        search.stack_slots(net, keeps, parts=0)
+    with pytest.raises(ValueError, match="no keep set"):
+        search.stack_slots(net, [])
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3, 7])
 def test_a_function_that_takes_masks_will_do(chunk):
     def apply(p, masks, x):
         h = jax.nn.relu(x @ p["a"]) * masks["g0"][None]
@@ -46,6 +70,8 @@ def test_a_function_that_takes_masks_will_do(chunk):
     np.testing.assert_allclose(jax.jit(evaluate)(PARAMS, MASKS, X, LABELS), one_by_one(), atol=1e-6)
     with pytest.raises(ValueError, match="need a traced net"):
         evaluate(PARAMS, *shared_of("g0"))
+    with pytest.raises(ValueError, match="Slots need a traced net"):
+        evaluate(PARAMS, search.stack_slots(NET, KEEPS), X, LABELS)
 
 
 def shared_of(*names):
