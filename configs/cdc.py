@@ -8,29 +8,19 @@
 Retraining is a fraction of the published 200 epochs.
 """
 
-from experiments.cdc_config import TEACHING, CdcConfig, Teaching
-from experiments.pruning_tasks import Task
-from experiments.schema import Fit
+from configs import tasks
+from experiments.cdc_config import NAMES, TEACHING, CdcConfig, Teaching
 
-STREAM = ("conv0/*", "fc/*")  # every channel of the residual stream is made by one or read by the other
+EVOLVED = {"evolved_lenet5": "l2 + vP + l2"}  # by configs/evolve_pruning.py:lenet5
 
 
 def get_config(profile: str = "full") -> CdcConfig:
     """Profiles: full (LeNet-5), resnet20, resnet56 and tiny."""
     teaching = Teaching(kinds=TEACHING)
     if profile == "tiny":
-        task = Task(
-            name="digits",
-            model="lenet300",
-            batch_size=64,
-            widths=(32, 16),
-            pretrain=Fit(epochs=20, learning_rate=2e-3),
-            retrain=Fit(epochs=1),
-            score_images=250,
-        )
         teaching.refit, teaching.images = 10, 250
         return CdcConfig(
-            tasks=(task,),
+            tasks=(tasks.digits(),),
             scores=("symmetric_divergence", "l1", "f2", "random"),
             removed=(0.5,),
             repeats=2,
@@ -38,25 +28,14 @@ def get_config(profile: str = "full") -> CdcConfig:
             automatic=("l1",),
             teaching=teaching,
         )
-    if profile == "full":
-        task = Task(
-            name="lenet5",
-            dataset="mnist",
-            model="lenet5",
-            pretrain=Fit(epochs=6, shift=1),
-            retrain=Fit(epochs=0.5, learning_rate=2e-3, final_learning_rate=2e-5),
-        )
-        return CdcConfig(tasks=(task,), coarse=4, automatic=("symmetric_divergence", "l1", "taylor"), teaching=teaching)
-    if profile not in ("resnet20", "resnet56"):
+    if profile not in ("full", "resnet20", "resnet56"):
         raise ValueError(f"Unknown profile {profile!r}; choose full, resnet20, resnet56 or tiny.")
-    task = Task(
-        name=profile,
-        dataset="cifar10",
-        model=profile,
-        load="pretrained",
-        validation=2000,
-        batch_size=64,
-        fixed=STREAM,
-        retrain=Fit(epochs=0.06, optimizer="sgd", learning_rate=0.02, final_learning_rate=1e-4, shift=4, flip=True),
-    )
-    return CdcConfig(tasks=(task,))
+    config = CdcConfig(scores=(*NAMES, *EVOLVED), formulas=EVOLVED)
+    if profile == "full":
+        config.tasks, config.coarse, config.teaching = (tasks.lenet5(),), 4, teaching
+        config.automatic = ("symmetric_divergence", "l1", "taylor")
+        return config
+    task = tasks.resnet(profile)
+    task.fixed, task.validation, task.test_images = tasks.STREAM, 500, 5000
+    config.tasks = (task,)
+    return config

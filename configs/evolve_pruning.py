@@ -9,10 +9,11 @@ The published search (arXiv 2110.10876) prunes LeNet-5 to 5-11-40 in three round
 retraining after each.  Here there is one round and a fraction of an epoch.
 """
 
+from configs import tasks
 from configs.storage_study import QUARTER
 from experiments.evolve_config import EvolveConfig
-from experiments.pruning_tasks import Task
 from experiments.schema import Fit
+from experiments.task_config import Task
 
 COMPARED = (
     *("f1", "f2", "f3", "f4", "inspired1", "inspired2"),
@@ -25,30 +26,15 @@ INNER = (8, 16, 32)  # ResNet-20: half of the channels between the two convoluti
 def get_config(profile: str = "full") -> EvolveConfig:
     """Profiles: full, lenet5, accelerator and tiny."""
     if profile == "tiny":
-        short = Fit(epochs=1)
-        task = Task(
-            name="digits",
-            model="lenet300",
-            batch_size=64,
-            widths=(32, 16),
-            pretrain=Fit(epochs=20, learning_rate=2e-3),
-            kept={"fc1/kernel": 6, "fc2/kernel": 5},
-            retrain=short,
-            score_images=250,
-        )
+        task = tasks.digits()
+        task.kept = {"fc1/kernel": 6, "fc2/kernel": 5}
         return EvolveConfig(
             tasks=(task,), population=8, generations=2, finalists=2, repeats=2, compared=("f2", "random")
         )
     if profile not in ("full", "lenet5", "accelerator"):
         raise ValueError(f"Unknown profile {profile!r}; choose full, lenet5, accelerator or tiny.")
-    lenet5 = Task(
-        name="lenet5",
-        dataset="mnist",
-        model="lenet5",
-        pretrain=Fit(epochs=6, shift=1),
-        kept={"conv1/kernel": 5, "conv2/kernel": 11, "fc1/kernel": 40},
-        retrain=Fit(epochs=0.5, learning_rate=2e-3, final_learning_rate=2e-5),
-    )
+    lenet5 = tasks.lenet5()
+    lenet5.kept = {"conv1/kernel": 5, "conv2/kernel": 11, "fc1/kernel": 40}
     augment = {"shift": 4, "flip": True}
     vgg = Task(
         name="vgg",
@@ -60,16 +46,8 @@ def get_config(profile: str = "full") -> EvolveConfig:
         kept={f"conv{i}/kernel": width for i, width in enumerate(VGG, 1)},
         retrain=Fit(epochs=0.15, learning_rate=1e-3, final_learning_rate=1e-5, **augment),
     )
-    resnet20 = Task(
-        name="resnet20",
-        dataset="cifar10",
-        model="resnet20",
-        load="pretrained",
-        validation=2000,
-        batch_size=64,
-        kept={f"stage{stage}_block*/conv1/kernel": width for stage, width in enumerate(INNER, 1)},
-        retrain=Fit(epochs=0.06, optimizer="sgd", learning_rate=0.02, final_learning_rate=1e-4, **augment),
-    )
+    resnet20 = tasks.resnet("resnet20")
+    resnet20.kept = {f"stage{stage}_block*/conv1/kernel": width for stage, width in enumerate(INNER, 1)}
     digits = Task(
         name="digits",
         model="lenet300",

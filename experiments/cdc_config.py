@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments import pruning_tasks
+from experiments import task_config
 from experiments.channel_scores import NAMES, OF_STATISTICS
-from experiments.pruning_tasks import Task
 from experiments.schema import check_kind, check_types, choice, least
+from experiments.task_config import Task
 
 TEACHING = ("none", "output", "hint", "discriminant")
 
@@ -55,7 +55,7 @@ def check(config: Any) -> None:
         raise ValueError("config.tasks, config.scores and config.removed must each name at least one.")
     names: list[str] = []
     for i, task in enumerate(config.tasks):
-        pruning_tasks.check(f"config.tasks[{i}]", task)
+        task_config.check(f"config.tasks[{i}]", task)
         if task.kept:
             raise ValueError(f"config.tasks[{i}].kept has no use here: amounts are in config.removed.")
         if task.name in names:

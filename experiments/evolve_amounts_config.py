@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments import pruning_tasks
+from experiments import task_config
 from experiments.channel_scores import NAMES
-from experiments.pruning_tasks import Task
 from experiments.schema import check_kind, check_types, choice, least
+from experiments.task_config import Task
 
 STRATEGIES = ("cma_es", "greedy", "random")
 
@@ -39,7 +39,7 @@ def check(config: Any) -> None:
     """
     check_kind(config, AmountsConfig, "experiments.evolve_amounts")
     check_types(config, "config")
-    pruning_tasks.check("config.task", config.task)
+    task_config.check("config.task", config.task)
     if config.task.kept:
         raise ValueError("config.task.kept has no use here: the search decides.")
     choice("config.score", config.score, NAMES)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments import pruning_tasks
-from experiments.pruning_tasks import Task
+from experiments import task_config
 from experiments.schema import check_kind, check_types, least
+from experiments.task_config import Task
 
 
 @dataclass
@@ -48,7 +48,7 @@ def check(config: Any) -> None:
     for field_, group in (("tasks", config.tasks), ("transfer", config.transfer)):
         for i, task in enumerate(group):
             at = f"config.{field_}[{i}]"
-            pruning_tasks.check(at, task)
+            task_config.check(at, task)
             if not task.kept:
                 raise ValueError(f"{at}.kept is empty; say how many channels stay.")
             if task.name in names:

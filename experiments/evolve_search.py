@@ -20,7 +20,8 @@ from compressjax.search.expressions import ExpressionGP, Programs
 from experiments.channel_scores import ChannelScores
 from experiments.cutting import Keep
 from experiments.evolve_config import EvolveConfig
-from experiments.pruning_tasks import PruningTask, Task
+from experiments.pruning_tasks import PruningTask
+from experiments.task_config import Task
 from experiments.trials import Trials, keep_key
 from experiments.workdir import Workdir
 

@@ -7,7 +7,6 @@ widths share one compiled training step.  Nothing here reads the test split unle
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compressjax.data import Sampler
+from compressjax.data import Sampler, Split
 from compressjax.projections import producers
 from compressjax.zoo import Model
 from experiments.cuts import ShrinkConfig
@@ -23,39 +22,11 @@ from experiments.cutting import Keep, Knife
 from experiments.fitting import Trainer, accuracy, scale
 from experiments.phases import DENSE, Phase, optimizer
 from experiments.runner import Run
-from experiments.schema import Base, Fit, check_base, check_fit, least, to_dict
+from experiments.schema import Base, Fit, to_dict
+from experiments.task_config import Task
 from experiments.workdir import Workdir
 
 Params = Any
-
-
-@dataclass
-class Task(Base):
-    """A network to prune.  `load` "pretrained" takes the weights that come with the data; "" trains for `pretrain`."""
-
-    name: str = ""
-    widths: tuple[int, ...] = ()  # of the dense network; (): the published ones
-    kept: dict[str, int] = field(default_factory=dict)  # glob of a producing kernel -> channels left
-    fixed: tuple[str, ...] = ()  # globs of leaves none of whose channels may go
-    retrain: Fit = field(default_factory=Fit)  # after the cut
-    score_images: int = 2000  # training images that scores see
-    reestimate_images: int = 2048  # training images for the statistics of batch normalization after the cut
-
-
-def check(at: str, task: Task) -> None:
-    """Verifies types and ranges of one task.
-
-    Raises:
-      ValueError: Naming the first field that is wrong.
-    """
-    check_base(task)
-    check_fit(f"{at}.retrain", task.retrain)
-    for rule, width in task.kept.items():
-        least(f"{at}.kept[{rule!r}]", width, 1)
-    for name in ("score_images", "reestimate_images"):
-        least(f"{at}.{name}", getattr(task, name), 1)
-    if not task.name:
-        raise ValueError(f"{at}.name is empty; results are filed under it.")
 
 
 class PruningTask:
@@ -162,7 +133,9 @@ class PruningTask:
 
     def test(self, model: Model, params: Params) -> float:
         """Accuracy on the test split: for what is reported, never for what is chosen."""
-        return accuracy(model, params, self.data.test())
+        images, labels = self.data.test()
+        count = self.task.test_images or len(labels)
+        return accuracy(model, params, Split(images[:count], labels[:count]))
 
 
 def natural(path: str) -> list[Any]:

@@ -10,8 +10,9 @@ import pytest
 from configs import cdc as configs
 from experiments import cdc, cdc_cells, cdc_config, teaching
 from experiments.channel_scores import NAMES, ChannelScores, pool
-from experiments.pruning_tasks import PruningTask, Task
+from experiments.pruning_tasks import PruningTask
 from experiments.schema import Fit
+from experiments.task_config import Task
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from configs import evolve_amounts as configs
 from experiments import evolve_amounts, evolve_amounts_config
-from experiments.pruning_tasks import Task
+from experiments.task_config import Task
 
 
 @pytest.fixture(scope="module")
