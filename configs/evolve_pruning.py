@@ -29,7 +29,7 @@ def get_config(profile: str = "full") -> EvolveConfig:
         task = tasks.digits()
         task.kept = {"fc1/kernel": 6, "fc2/kernel": 5}
         return EvolveConfig(
-            tasks=(task,), population=8, generations=2, finalists=2, repeats=2, compared=("f2", "random")
+            tasks=(task,), population=8, generations=2, finalists=2, repeats=2, longer=2, compared=("f2", "random")
         )
     if profile not in ("full", "lenet5", "accelerator"):
         raise ValueError(f"Unknown profile {profile!r}; choose full, lenet5, accelerator or tiny.")
@@ -56,7 +56,7 @@ def get_config(profile: str = "full") -> EvolveConfig:
         kept={"fc1/kernel": 20, "fc2/kernel": 10},
         retrain=Fit(epochs=3, learning_rate=2e-3, final_learning_rate=2e-5),
     )
-    config = EvolveConfig(tasks=(lenet5, vgg), transfer=(resnet20, digits), compared=COMPARED)
+    config = EvolveConfig(tasks=(lenet5, vgg), transfer=(resnet20, digits), longer=4, compared=COMPARED)
     if profile == "lenet5":
         config.tasks, config.transfer = (lenet5,), (digits,)
     elif profile == "accelerator":

@@ -25,6 +25,7 @@ class EvolveConfig:
     parents: int = 6
     finalists: int = 4  # formulas of different effect that are tried again with other seeds
     repeats: int = 3  # training seeds of everything that is compared at the end
+    longer: float = 0.0  # also retrain seeds and finalists so many times as long, to check the fitness; 0: no
     control: bool = True  # also try as many random formulas
     compared: tuple[str, ...] = field(default_factory=tuple)  # scores beside the seeds; see experiments.channel_scores
 
@@ -60,6 +61,7 @@ def check(config: Any) -> None:
     for name in ("finalists", "repeats"):
         least(f"config.{name}", getattr(config, name), 1)
     least("config.seed", config.seed, 0)
+    least("config.longer", config.longer, 0)
     if config.parents > config.population:
         raise ValueError(f"config.parents is {config.parents}, more than the population of {config.population}.")
     known = known_scores()

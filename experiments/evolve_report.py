@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from compressjax.search import expressions
-from experiments import report, schema
+from experiments import evolve_fitness, report, schema
 from experiments.evolve_plots import transfer
 from experiments.evolve_search import EVOLVED, RANDOM_SEARCH, Candidate, Evolution, geometric_mean
 from experiments.records import measure
@@ -28,6 +28,8 @@ def summarize(evolution: Evolution) -> dict[str, Any]:
     searches = {EVOLVED: evolution.candidates, **({RANDOM_SEARCH: evolution.control} if config.control else {})}
     finalists = {name: _finalists(evolution, found) for name, found in searches.items()}
     chosen = {name: found[0]["formula"] for name, found in finalists.items() if found}
+    formulas_of_search = [one["formula"] for one in finalists[EVOLVED]]
+    fitness = evolve_fitness.check(evolution, formulas_of_search, chosen[EVOLVED]) if EVOLVED in chosen else None
     compared = [*SEEDS, *(name for name in config.compared if name not in SEEDS)]
     formulas = {**{name: expressions.SEEDS[name] for name in SEEDS}, **chosen}
     names = [name for name in compared if name not in SEEDS]
@@ -48,6 +50,7 @@ def summarize(evolution: Evolution) -> dict[str, Any]:
         "searches": {name: _records(found) for name, found in searches.items()},
         "finalists": finalists,
         "chosen": chosen,
+        "fitness": fitness,
         "tasks": tasks,
         "verdict": verdict(tasks) if EVOLVED in chosen else None,
     }
@@ -134,7 +137,7 @@ def headline(found: Record) -> str:
         for row in sorted(task["rows"], key=lambda row: -row["test"]["mean"]):
             lines.append(f"  {label(row['name']):28s}{_text(row['test_before']):>18s}{_text(row['test']):>18s}")
     if found["verdict"]:
-        lines += ["", *sentences(found["verdict"])]
+        lines += ["", *sentences(found["verdict"]), *evolve_fitness.sentences(found["fitness"])]
     return "\n".join(lines)
 
 
@@ -170,6 +173,10 @@ def html(found: Record) -> str:
         f'<p class="soft">{found["trials"]} networks pruned and retrained, {duration(found["seconds"])}. Chosen on '
         f"validation images; test accuracies are means ± standard deviations over {repeats} seeds of retraining.</p>",
         *(f"<p>{escape(text)}</p>" for text in (sentences(found["verdict"]) if found["verdict"] else [])),
+        *(
+            f"<p>{escape(text)}</p>"
+            for text in (evolve_fitness.sentences(found["fitness"]) if found["fitness"] else [])
+        ),
         *report.picture(
             "Generations",
             fitness_by_generation({label(name): rows for name, rows in found["searches"].items()}, "validation error"),

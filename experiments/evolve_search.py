@@ -176,6 +176,10 @@ class Evolution:
             for name, text in formulas.items()
         }
 
+    def trial(self, task: str, formula: str, **options: Any) -> dict[str, Any]:
+        """One trial of a formula with the search's own seed; options are those of `Trials.run`."""
+        return self.trials.run(task, self._formula_keep(task, formula), self.config.seed, **options)
+
     def judge(self, task: str, names: Sequence[str], formulas: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
         """Scores by name, and formulas, on one task with every seed, on the test split too."""
         scores = self._scores[task]

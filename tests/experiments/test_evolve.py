@@ -8,7 +8,7 @@ import pytest
 
 from compressjax.search import expressions
 from configs import evolve_pruning as configs
-from experiments import evolve, evolve_config, evolve_report, evolve_search
+from experiments import evolve, evolve_config, evolve_fitness, evolve_report, evolve_search
 from experiments.evolve_config import EvolveConfig
 from experiments.trials import Trials, keep_key
 from experiments.workdir import METRICS, Workdir, read_metrics
@@ -39,6 +39,9 @@ def test_fitness_is_what_the_trials_say_and_equal_effects_share_one(finished):
     config, workdir, report = finished
     trials = {(r["task"], r["keep"], r["seed"]): r for r in read_metrics(workdir)}
     assert len(trials) == report["trials"]
+    longer = [key for key in trials if key[1].endswith("x2")]
+    assert longer
+    assert all(seed == config.seed for _, _, seed in longer)
     for one in candidates(workdir):
         if one["fitness"] is None:
             assert not one["keeps"]
@@ -66,6 +69,26 @@ def test_the_finalist_with_the_best_validation_accuracy_is_chosen(finished):
     assert (finished[1] / "report.html").read_text().count("<svg") + (finished[1] / "report.html").read_text().count(
         "data:image"
     ) >= 2
+
+
+def test_the_fitness_is_checked_on_seeds_and_finalists(finished):
+    config, workdir, report = finished
+    found = report["fitness"]
+    texts = [row["formula"] for row in found["rows"]]
+    assert texts[: len(expressions.SEEDS)] == list(expressions.SEEDS.values())
+    assert report["chosen"]["evolved"] in texts
+    by_formula = {one["formula"]: one for one in candidates(workdir) if one["search"] == "evolved"}
+    for row in found["rows"]:
+        assert row["search"] == pytest.approx(1 - by_formula[row["formula"]]["fitness"])
+        assert len(row["repeats"]) == config.repeats
+    spread = [np.var(row["repeats"], ddof=1) for row in found["rows"]]
+    assert found["noise"] == pytest.approx(np.sqrt(np.mean(spread)))
+    assert all(-1 <= tau <= 1 for tau in found["tau"].values())
+    text = evolve_report.headline(report)
+    assert "Noise of one evaluation" in text
+    assert "with longer retraining" in text
+    assert evolve_fitness.agreement([1, 1], [1, 2]) is None
+    assert evolve_fitness.pooled([[1.0], [2.0]]) is None
 
 
 def test_a_killed_run_ends_with_the_same_report_and_computes_nothing_twice(finished, tmp_path):
