@@ -111,7 +111,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         times = f", {abs(found['gap']) / found['noise']:.1f} times that" if found["noise"] else ""
         out.append(
             f"Noise of one evaluation (standard deviation between seeds of retraining): {100 * found['noise']:.2f} "
-            f"points; the evolved function is {100 * found['gap']:+.2f} points from the best seed on validation images{times}."
+            f"points; on validation images the evolved function is {100 * found['gap']:+.2f} points from the best "
+            f"seed{times}."
         )
     names = {"repeats": "the mean over seeds", "longer": "longer retraining"}
     parts = [f"{names[key]} {tau:.2f}" for key, tau in found["tau"].items() if tau is not None]

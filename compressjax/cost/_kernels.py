@@ -172,7 +172,7 @@ def _dot(spec: Spec, rng: np.random.Generator) -> Callable[[], Any]:
 
 
 def _compressed_rows(spec: Spec, name: str, rng: np.random.Generator) -> Callable[[], Any]:
-    import scipy.sparse  # type: ignore[import-untyped]  # JAX needs SciPy as well
+    import scipy.sparse  # JAX needs SciPy as well
 
     if spec.bits != 32:
         raise ValueError(f"{name}: compressed rows are measured at 32 bits, not {spec.bits}: prune in blocks.")
