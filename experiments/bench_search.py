@@ -5,6 +5,7 @@ Part of `experiments.bench`.
 
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -19,9 +20,9 @@ SIZE = 32  # of a genome
 
 
 def search(repeats: int, small: bool = False) -> list[Row]:
-    """Milliseconds of ask and tell per strategy, and an evaluation on 1 to 8 emulated devices.
+    """Milliseconds of ask and tell per strategy, and an evaluation on 1 to 8 emulated devices and in 1 to 4 processes.
 
-    The emulated devices share this machine's cores, so that the ratio to one device is overhead, not speed.
+    The emulated devices and the processes share this machine's cores, so that the ratio to one is overhead, not speed.
     """
     population = 64 if small else 4096
     calls = strategies(population)
@@ -36,17 +37,22 @@ def search(repeats: int, small: bool = False) -> list[Row]:
         )
         for name, timing in found.items()
     ]
-    devices = (1, 2) if small else (1, 2, 4, 8)
-    seconds = {count: statistics.median(_child(count, population, 2 if small else repeats)) for count in devices}
+    most = 2 if small else 8
+    layouts = [
+        (1, 1),
+        *((count, 1) for count in (2, 4, 8) if count <= most),
+        *((1, n) for n in (2, 4) if n <= most // 2),
+    ]
+    seconds = {layout: statistics.median(_children(*layout, population, 2 if small else repeats)) for layout in layouts}
     rows += [
         Row(
             suite="search",
-            name=f"evaluation of {population:,} members on {count} emulated devices to one",
-            value=seconds[count] / seconds[1],
+            name=f"evaluation of {population:,} members {_where(devices, processes)} to one",
+            value=seconds[devices, processes] / seconds[1, 1],
             unit="x",
-            detail=f"{milliseconds(seconds[count])} against {milliseconds(seconds[1])}",
+            detail=f"{milliseconds(seconds[devices, processes])} against {milliseconds(seconds[1, 1])}",
         )
-        for count in devices[1:]
+        for devices, processes in layouts[1:]
     ]
     return rows
 
@@ -92,20 +98,45 @@ def strategies(population: int) -> dict[str, Callable[[], object]]:
     return {name: call(algorithm) for name, algorithm in kinds.items()}
 
 
-def _child(devices: int, population: int, repeats: int) -> list[float]:
-    """Seconds of evaluations in a fresh interpreter with so many devices."""
-    code = f"from experiments import bench_search; bench_search.measure({devices}, {population}, {repeats})"
+def _where(devices: int, processes: int) -> str:
+    return f"in {processes} processes" if processes > 1 else f"on {devices} emulated devices"
+
+
+def _children(devices: int, processes: int, population: int, repeats: int) -> list[float]:
+    """Seconds of evaluations in fresh interpreters with so many devices each, as the first of them sees it."""
+    address = f"localhost:{_free_port()}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     environment.pop("XLA_FLAGS", None)
     root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"The measurement on {devices} devices failed (status {done.returncode}): {last}")
-    return json.loads(done.stdout.splitlines()[-1])
+    started = []
+    for number in range(processes):
+        join = f"bench_search.join({address!r}, {processes}, {number}); " if processes > 1 else ""
+        code = f"from experiments import bench_search; {join}bench_search.measure({population}, {repeats})"
+        command = [sys.executable, "-c", code]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, cwd=root, env=environment, stdout=pipe, stderr=pipe, text=True))
+    ended = [(child, *child.communicate()) for child in started]
+    for child, _, errors in ended:
+        if child.returncode:
+            last = (errors.strip().splitlines() or ["no message"])[-1]
+            raise ValueError(f"A measurement {_where(devices, processes)} failed (status {child.returncode}): {last}")
+    return json.loads(ended[0][1].splitlines()[-1])
 
 
-def measure(devices: int, population: int, repeats: int) -> None:
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return int(found.getsockname()[1])
+
+
+def join(address: str, processes: int, number: int) -> None:
+    """In a child process: joins the others."""
+    import jax
+
+    jax.distributed.initialize(address, num_processes=processes, process_id=number)
+
+
+def measure(population: int, repeats: int) -> None:
     """In a child process: evaluates a sharded population and prints the seconds of each evaluation as JSON."""
     import jax
     import jax.numpy as jnp
@@ -120,7 +151,7 @@ def measure(devices: int, population: int, repeats: int) -> None:
         images = jax.random.normal(key, (64, SIZE))
         return jax.lax.map(lambda x: jnp.mean(jnp.tanh((images * x[None]) @ weights)), designs["x"])
 
-    mesh = jax.make_mesh((devices,), ("population",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((jax.device_count(),), ("population",), axis_types=(AxisType.Auto,))
     evaluator = Evaluator(sharded(evaluate, mesh))
     designs = {"x": np.random.default_rng(0).normal(size=(population, SIZE)).astype(np.float32)}
     seeds = np.zeros((population, 2), np.uint32)
