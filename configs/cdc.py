@@ -36,7 +36,8 @@ def get_config(profile: str = "full") -> CdcConfig:
         config.automatic = ("symmetric_divergence", "l1", "taylor")
         return config
     task = tasks.resnet(profile)
-    task.fixed, task.validation = tasks.STREAM, 500
-    task.test_images = 5000 if profile == "resnet20" else 2000
+    task.fixed = tasks.STREAM
+    if profile == "resnet56":
+        task.test_images = 2000
     config.tasks = (task,)
     return config

@@ -18,5 +18,5 @@ def get_config(profile: str = "full") -> AmountsConfig:
     if profile != "resnet20":
         raise ValueError(f"Unknown profile {profile!r}; choose full, resnet20 or tiny.")
     task = tasks.resnet(profile)
-    task.fixed = tasks.STREAM
+    task.fixed, task.validation = tasks.STREAM, 1000
     return AmountsConfig(task=task, macs=0.5, images=500, generations=12)
