@@ -28,8 +28,6 @@ def summarize(evolution: Evolution) -> dict[str, Any]:
     searches = {EVOLVED: evolution.candidates, **({RANDOM_SEARCH: evolution.control} if config.control else {})}
     finalists = {name: _finalists(evolution, found) for name, found in searches.items()}
     chosen = {name: found[0]["formula"] for name, found in finalists.items() if found}
-    formulas_of_search = [one["formula"] for one in finalists[EVOLVED]]
-    fitness = evolve_fitness.check(evolution, formulas_of_search, chosen[EVOLVED]) if EVOLVED in chosen else None
     compared = [*SEEDS, *(name for name in config.compared if name not in SEEDS)]
     formulas = {**{name: expressions.SEEDS[name] for name in SEEDS}, **chosen}
     names = [name for name in compared if name not in SEEDS]
@@ -41,6 +39,10 @@ def summarize(evolution: Evolution) -> dict[str, Any]:
             found = evolution.judge(task.name, names, formulas)
             rows = [{"name": name, **_measures(found[name])} for name in (*formulas, *names)]
             tasks.append({"name": task.name, "role": role, "dense": evolution.dense(task.name), "rows": rows})
+    fitness = None
+    if EVOLVED in chosen:  # last, because the trials above serve it too
+        texts = [one["formula"] for one in finalists[EVOLVED]]
+        fitness = evolve_fitness.check(evolution, texts, chosen[EVOLVED])
     return {
         "config": schema.to_dict(config),
         "device": jax.devices()[0].device_kind,
