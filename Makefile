@@ -35,7 +35,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@echo "Installing into $(VENV) for Python $(VERSION), once: about a minute ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --constraint $(CONSTRAINTS) pip
 	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS) \
-	  --editable ".[experiments,test,lint]"
+	  --editable ".[experiments,test,lint,ray,optuna]"
 	@touch $@
 
 demo: $(INSTALLED)

@@ -4,11 +4,10 @@
     python -m experiments.sweep --config=configs/sweep_digits.py --workdir=runs/sweep --engine=ray
     python -m experiments.sweep --config=configs/sweep_digits.py --workdir=runs/sweep --engine=print
 
-Every trial has a directory of its own below ``trials/``.  Running the same command again runs what has not ended yet,
-each trial from its last checkpoint, with any engine; ``trials.jsonl`` and ``report.html`` are made from the directories.
+Every trial has a directory of its own below ``trials/``.  The same command again, with any engine, runs what has not
+ended yet, each trial from its last checkpoint; ``trials.jsonl`` and ``report.html`` are made from the directories.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -182,9 +182,7 @@ def grid(program: str, config: str, values: Values) -> tuple[Trial, ...]:
     return tuple(Trial(program, config, dict(zip(values, combination, strict=True))) for combination in found)
 
 
-def random(
-    program: str, config: str, ranges: Mapping[str, Range], count: int, seed: int = 0
-) -> tuple[Trial, ...]:
+def random(program: str, config: str, ranges: Mapping[str, Range], count: int, seed: int = 0) -> tuple[Trial, ...]:
     """Independent draws; more draws with the same seed begin with the same trials.
 
     Args:

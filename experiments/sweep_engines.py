@@ -1,8 +1,10 @@
 """Where trials run: an engine is a context manager whose value runs jobs and yields each one's outcome as it ends.
 
-    inline  in this process, one after another
-    print   not at all: one command line per trial on standard output, for SLURM arrays, xpk, GKE job sets, parallel
-    ray     on a Ray cluster, a local one by default; each trial in a process of its own (`sweep_ray`)
+inline  in this process, one after another
+ray     on a Ray cluster, a local one by default; each trial in a process of its own (`sweep_ray`)
+print   not at all: one command line per trial on standard output, for SLURM arrays, xpk, GKE job sets
+
+A trial's state lies in its directory, so engines can be changed between one command and the next.
 """
 
 import contextlib
@@ -118,5 +120,7 @@ def resolve(trial: Trial) -> Any:
         getattr(config, "dataset", None)  # what stands for a file that could not be read says why
     except (KeyError, TypeError, ValueError, IndexError, OSError, ImportError, flags.Error) as error:
         reason = error.args[0] if error.args else error
-        raise ValueError(f"The trial {shlex.join([trial.program, *trial.arguments])} cannot be read: {reason}") from error
+        raise ValueError(
+            f"The trial {shlex.join([trial.program, *trial.arguments])} cannot be read: {reason}"
+        ) from error
     return config

@@ -144,7 +144,7 @@ def _halved(jobs: Sequence[Job], sweep: Sweep, halving: Halving) -> Iterator[Out
             name="halving",
             storage_path=str(storage),
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
-            callbacks=[_Stopped(everyone)],
+            callbacks=[_noting(everyone)],
             verbose=0,
         ),
     )
@@ -185,7 +185,7 @@ def watched(directory: str, halving: Halving) -> list[float]:
     return [float(record[halving.metric]) for record in found if isinstance(record.get(halving.metric), int | float)]
 
 
-def _Stopped(jobs: Sequence[Job]) -> Any:  # noqa: N802 (Ray Tune's base class exists only where Ray does)
+def _noting(jobs: Sequence[Job]) -> Any:
     """Notes at once what the scheduler stopped, so that a driver that is killed next does not start it again."""
     from ray import tune
 

@@ -95,16 +95,14 @@ def front(rows: Sequence[Mapping[str, Any]], objectives: Sequence[Objective]) ->
     return {
         name
         for name, mine in known
-        if not any(
-            all(a <= b for a, b in zip(other, mine, strict=True)) and other != mine for _, other in known
-        )
+        if not any(all(a <= b for a, b in zip(other, mine, strict=True)) and other != mine for _, other in known)
     }
 
 
-def ranked(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]:
+def ranked(rows: Sequence[Mapping[str, Any]], objectives: Sequence[Objective]) -> list[Mapping[str, Any]]:
     """Rows from the best by the first objective to those without one."""
 
-    def key(record: Row) -> float:
+    def key(record: Mapping[str, Any]) -> float:
         found = losses(record, objectives[:1])
         return found[0] if found else float("inf")
 

@@ -155,7 +155,7 @@ class Optuna:
             import optuna
         except ImportError as error:
             raise ImportError(
-                "config.search.strategy 'tpe' needs Optuna: pip install 'compressjax[optuna]', or use a strategy of evosax."
+                "config.search.strategy 'tpe' needs Optuna: pip install 'compressjax[optuna]', or use another strategy."
             ) from error
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)

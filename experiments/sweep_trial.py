@@ -68,7 +68,9 @@ def read_trial(directory: Path) -> Trial:
         overrides = {name: _tuples(value) for name, value in found["overrides"].items()}
         return Trial(found["program"], found["config"], overrides)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{directory / TRIAL} cannot be read; remove that directory to start its trial again.") from error
+        raise ValueError(
+            f"{directory / TRIAL} cannot be read; remove its directory to start the trial again."
+        ) from error
 
 
 def _tuples(value: Any) -> Any:

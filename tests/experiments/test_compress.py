@@ -25,6 +25,7 @@ from experiments import (
     schemes,
     sparse_config,
     study_config,
+    sweep_config,
 )
 from experiments.fitting import accuracy
 from experiments.schema import Admm, Distill, Fit, Quantize
@@ -43,6 +44,7 @@ CHECKS = {
     cdc_config.CdcConfig: cdc_config.check,
     evolve_config.EvolveConfig: evolve_config.check,
     evolve_amounts_config.AmountsConfig: evolve_amounts_config.check,
+    sweep_config.Sweep: sweep_config.check,
 }
 
 
