@@ -53,14 +53,16 @@ def run(
     with Workdir(workdir, schema.to_dict(config)) as directory:
         stream = sweep_streams.stream(config)
         known: list[Trial] = []
+        lost: dict[str, str] = {}
         with opened as execute:
             while batch := stream.ask():
                 known += [trial for trial in batch if trial not in known]
                 rows = _complete(config, directory, execute, batch, known, retry_failed, progress and engine != "print")
+                lost |= {row["id"]: row["reason"] for row in rows if row["status"] == "lost"}
                 if any(row["status"] not in ("finished", "failed", "stopped") for row in rows):
                     break
                 stream.tell(rows)
-        return sweep_report.write(directory.path, config, known)
+        return sweep_report.write(directory.path, config, known, lost)
 
 
 def _complete(

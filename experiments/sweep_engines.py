@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import shlex
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -115,12 +116,13 @@ def resolve(trial: Trial) -> Any:
     values, argv = flags.FlagValues(), ["sweep", *trial.arguments]
     config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
     try:
-        values(argv)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the way ml_collections loads a file
+            values(argv)
         config = values["config"].value
         getattr(config, "dataset", None)  # what stands for a file that could not be read says why
     except (KeyError, TypeError, ValueError, IndexError, OSError, ImportError, flags.Error) as error:
-        reason = error.args[0] if error.args else error
-        raise ValueError(
-            f"The trial {shlex.join([trial.program, *trial.arguments])} cannot be read: {reason}"
-        ) from error
+        line = shlex.join([trial.program, *trial.arguments])
+        reason = " ".join(f"{error.args[0] if error.args else error}".split())
+        raise ValueError(f"The trial {line} cannot be read: {reason}") from error
     return config

@@ -54,7 +54,7 @@ def on_ray(sweep: Sweep, address: str = "") -> Iterator[Execute]:
         options |= {"object_store_memory": STORE, "address": "local"}
     try:
         ray.init(log_to_driver=False, logging_level="error", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises many types; the way out is the same for all
         reason = f"{error}".partition("\n")[0]
         raise ValueError(f"The Ray cluster {address or 'on this machine'} cannot be reached: {reason}") from error
     try:

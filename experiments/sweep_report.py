@@ -39,13 +39,16 @@ document.querySelectorAll("th").forEach((head) => head.addEventListener("click",
 """
 
 
-def write(workdir: Path, sweep: Sweep, first: Sequence[Trial] = ()) -> dict[str, Any]:
+def write(
+    workdir: Path, sweep: Sweep, first: Sequence[Trial] = (), lost: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Writes ``trials.jsonl``, ``report.json`` and ``report.html`` of a sweep, finished or not.
 
     Args:
       workdir: Of the sweep.
       sweep: Its objectives are looked up.
       first: Trials in the order in which they were listed or proposed.
+      lost: Ids of trials that were just given up, with the reason; directories do not know that.
 
     Returns:
       The contents of ``report.json``.
@@ -53,6 +56,9 @@ def write(workdir: Path, sweep: Sweep, first: Sequence[Trial] = ()) -> dict[str,
     from experiments.workdir import write_atomic, writing
 
     rows = sweep_records.collect(workdir, sweep.objectives, first)
+    for row in rows:
+        if lost and row["id"] in lost:
+            row |= {"status": "lost", "reason": lost[row["id"]]}
     report = summarize(rows, sweep.objectives)
     with writing(workdir):
         write_atomic(workdir / sweep_records.TABLE, sweep_records.encode(rows))

@@ -24,6 +24,7 @@ from experiments.sweep_config import Between, Choice, Halving, Objective, Resour
 from experiments.workdir import Workdir, read_metrics
 from tests.experiments.slow_sweep import CONFIG, COST, LOSS, PROGRAM, get_config
 from tests.experiments.test_report import Balance
+from tests.experiments.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +83,8 @@ def test_a_trial_that_someone_else_is_writing_is_left_alone_and_run_later(tmp_pa
     where.mkdir(parents=True)
     with Workdir(where, {}):
         run(config, tmp_path)
-        assert [row["status"] for row in table(tmp_path)] == ["prepared", "finished", "finished", "finished"]
+        assert [row["status"] for row in table(tmp_path)] == ["lost", "finished", "finished", "finished"]
+    assert "another process has been writing" in (tmp_path / "report.html").read_text()
     assert run(config, tmp_path)["status"] == {"finished": 4}
 
 
@@ -121,8 +123,7 @@ def test_a_trial_dies_with_the_process_that_waits_for_it(tmp_path):
         f"attempt(Job(read_trial(Path({str(where)!r})), {str(where)!r}, {str(ROOT)!r}, {{}}))"
     )
     waiting = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    while not read_metrics(where):
-        assert waiting.poll() is None
+    until(lambda: read_metrics(where), waiting)
     waiting.send_signal(signal.SIGKILL)
     waiting.wait()
     sweep_trial.await_writer(where, 60.0)  # raises if the program lives on

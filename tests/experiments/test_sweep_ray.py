@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,19 +14,10 @@ from experiments import sweep, sweep_ray, sweep_trial
 from experiments.sweep_config import Halving, Resources
 from experiments.workdir import read_metrics
 from tests.experiments.slow_sweep import get_config
+from tests.experiments.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parents[2]
-DEADLINE = 240.0  # generous: a loaded machine starts Ray's processes slowly
-
-
-def until(condition: Callable[[], object], *processes: subprocess.Popen) -> None:
-    """Waits for a condition on files, and not for one that a dead process was to bring about."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert all(process.poll() is None for process in processes)
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
