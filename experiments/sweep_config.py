@@ -29,7 +29,7 @@ class Trial:
 
     >>> trial = Trial("compress", "configs/digits_admm.py:tiny", {"seed": 1, "widths": (8, 16, 40)})
     >>> trial.id, trial.arguments
-    ('94f1aa6e33b0', ['--config=configs/digits_admm.py:tiny', '--config.seed=1', '--config.widths=(8, 16, 40)'])
+    ('b865c49399e7', ['--config=configs/digits_admm.py:tiny', '--config.seed=1', '--config.widths=(8, 16, 40)'])
     """
 
     program: str

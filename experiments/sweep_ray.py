@@ -194,6 +194,6 @@ def _noting(jobs: Sequence[Job]) -> Any:
             directory = Path(jobs[trial.config["job"]].directory)
             if state(directory)[0] in (PREPARED, UNFINISHED):
                 records = (trial.last_result or {}).get("records", 0)
-                end(directory, STOPPED, f"not among the best after {records} records")
+                end(directory, STOPPED, f"not among the best after {records} record{'s' * (records != 1)}")
 
     return Stopped()

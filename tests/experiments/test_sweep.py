@@ -1,5 +1,7 @@
 """Sweeps in this process and as command lines: every trial once, whatever happened before."""
 
+import doctest
+import importlib
 import json
 import os
 import signal
@@ -285,3 +287,9 @@ def test_a_real_program_gives_the_numbers_of_its_command_line(tmp_path):
 def test_a_listed_stream_is_one_batch():
     listed = sweep_streams.Listed(TRIALS)
     assert (listed.ask(), listed.ask()) == (TRIALS, ())
+
+
+@pytest.mark.parametrize("name", ["config", "engines", "ray", "records", "report", "streams", "trial"])
+def test_examples_in_docstrings_hold(name):
+    failed, _ = doctest.testmod(importlib.import_module(f"experiments.sweep_{name}"))
+    assert failed == 0

@@ -113,20 +113,21 @@ def test_a_worker_and_a_node_are_killed(driver, cluster, tmp_path):
 
 
 @pytest.mark.slow
-def test_halving_stops_the_worst_and_lets_the_best_finish(tmp_path):
+def test_halving_stops_what_is_worse_than_the_first(tmp_path):
+    gate, run = tmp_path / "gate", tmp_path / "run"
+    gate.mkdir()
+    (gate / "0").touch()  # the others wait after their first record, and would wait for ever
     code = (
-        "import sys; from experiments import sweep; from tests.experiments.slow_sweep import halved; "
-        "from experiments.sweep_config import Resources; "
-        "config = halved(); config.resources = Resources(cpus=0.5); "
-        "print(sweep.run(config, sys.argv[1], engine='ray', progress=False)['status'])"
+        "import sys; from experiments import sweep; from ray._private.utils import get_num_cpus; "
+        "from tests.experiments.slow_sweep import halved; "
+        "print(sweep.run(halved(sys.argv[1], get_num_cpus()), sys.argv[2], engine='ray', progress=False)['status'])"
     )
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code, gate, run], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        rows = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
-        assert {row["status"] for row in rows} <= {"finished", "stopped"}
-        best = rows[0]
-        assert (best["overrides"]["size"], best["status"]) == (4.0, "finished")
+        rows = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+        assert [row["status"] for row in rows] == ["finished", "stopped", "stopped", "stopped"]
+        assert [row["reason"] for row in rows[1:]] == ["not among the best after 1 record"] * 3
         assert all(row["attempts"] == 1 for row in rows)
 
 
