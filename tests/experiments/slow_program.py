@@ -6,6 +6,7 @@ seed as its name, in the folder `gate`; the first step waits for nothing.
 
 import dataclasses
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class Slow:
 
 def run(config: Slow, workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
     with Workdir(workdir, schema.to_dict(config)) as directory:
+        with open(directory.path / "pids", "a") as pids:
+            pids.write(f"{os.getpid()}\n")
         if config.fail:
             raise ValueError(config.fail)
         if not (directory.path / "report.json").exists():
