@@ -7,6 +7,8 @@ control) with masked retraining -> ADMM quantization, gradual freezing, tuning o
 files -> evaluate them on the test split, once.  Running the same command again resumes; a different configuration in
 the same directory is refused.  Any field of the configuration can be overridden: --config.seed=1
 --config.pretrain.epochs=2.  Configurations have profiles: --config=configs/digits_admm.py:tiny
+
+On several machines: --distributed (docs/pods.md).  A SIGTERM makes the run save and end with status 75.
 """
 
 import json
@@ -15,36 +17,42 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
+from experiments.distributed import ALONE, Fleet
+
 if TYPE_CHECKING:
     from experiments.schema import Config
 
 
-def run(config: "Config", workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def run(config: "Config", workdir: str | Path, *, progress: bool = True, fleet: Fleet = ALONE) -> dict[str, Any]:
     """Runs (or resumes) a compression and returns its report.
 
     Args:
       config: What to do; see `experiments.schema.Config`.
       workdir: Where to do it; see `experiments.workdir`.
       progress: Whether to show progress bars (they stay quiet when stderr is not a terminal).
+      fleet: The processes that share the run; each of them calls this.
 
     Returns:
       The contents of ``report.json``.
 
     Raises:
       ValueError: On any bad input, in one sentence, before anything half-written remains.
+      Preempted: If the fleet was asked to stop; the same call continues.
     """
     from experiments import phases, report, schema, summary
     from experiments.runner import Run
     from experiments.workdir import Workdir
 
     schema.check(config)
-    with Workdir(workdir, schema.to_dict(config)) as directory:
+    with Workdir(workdir, schema.to_dict(config), fleet) as directory:
         finished = directory.path / "report.json"
-        if not finished.exists():
-            this = Run(config, directory, lambda run: phases.plan(config, run.model, run.load), progress=progress)
+        if not fleet.agree(finished.exists()):
+            this = Run(
+                config, directory, lambda run: phases.plan(config, run.model, run.load), progress=progress, fleet=fleet
+            )
             this.train()
             directory.write("report.json", json.dumps(summary.summarize(this), indent=1).encode())
-        report.write_html(directory.path)
+        fleet.lead(lambda: report.write_html(directory.path))
         return json.loads(finished.read_text())
 
 
@@ -55,7 +63,10 @@ def main(argv: list[str]) -> None:
     from experiments import launch, summary
 
     launch.cache_compilations()
-    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
+    config, fleet = flags.FLAGS.config, launch.fleet()
+    result = run(config, flags.FLAGS.workdir, fleet=fleet)
+    if not fleet.leads:
+        return
     print(summary.headline(result))
     print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
 
@@ -63,4 +74,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     from experiments.launch import launch
 
-    launch(main)
+    launch(main, pod=True)

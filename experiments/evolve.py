@@ -6,6 +6,9 @@ A population of formulas starts from the published scores and their mutants.  A 
 networks are retrained shortly, and the geometric mean of their validation accuracies is its fitness.  The best formulas
 are tried again with other seeds, beside the published scores and the best of as many random formulas; then everything
 is judged on the test split and on networks and data that the search never saw.  Running the same command again resumes.
+
+On several machines, each of which retrains its share of the networks: --distributed (docs/pods.md).  A SIGTERM makes
+the run end with status 75 after the trial that it is at.
 """
 
 import json
@@ -14,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
+from experiments.distributed import ALONE, Fleet
+
 if TYPE_CHECKING:
     from experiments.evolve_config import EvolveConfig
 
 
-def run(config: "EvolveConfig", workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def run(config: "EvolveConfig", workdir: str | Path, *, progress: bool = True, fleet: Fleet = ALONE) -> dict[str, Any]:
     """Runs (or resumes) a search and returns its report.
 
     Args:
@@ -26,22 +31,24 @@ def run(config: "EvolveConfig", workdir: str | Path, *, progress: bool = True) -
       workdir: Where; holds one directory per task, ``metrics.jsonl`` with one line per retrained network,
         ``candidates.jsonl`` with one line per formula of the search, ``report.json`` and ``report.html``.
       progress: Whether to show progress bars (they stay quiet when stderr is not a terminal).
+      fleet: The processes that share the run; each of them calls this.
 
     Returns:
       The contents of ``report.json``.
 
     Raises:
       ValueError: On any bad input, in one sentence, before anything half-written remains.
+      Preempted: If the fleet was asked to stop; the same call continues.
     """
     from experiments import evolve_config, evolve_report, schema
     from experiments.evolve_search import Evolution
     from experiments.workdir import Workdir
 
     evolve_config.check(config)
-    with Workdir(workdir, schema.to_dict(config)) as directory:
+    with Workdir(workdir, schema.to_dict(config), fleet) as directory:
         finished = directory.path / "report.json"
-        if not finished.exists():
-            evolution = Evolution(config, directory, progress=progress)
+        if not fleet.agree(finished.exists()):
+            evolution = Evolution(config, directory, progress=progress, fleet=fleet)
             report = evolve_report.summarize(evolution)
             directory.write("report.json", json.dumps(report, indent=1).encode())
         found: dict[str, Any] = json.loads(finished.read_text())
@@ -56,7 +63,10 @@ def main(argv: list[str]) -> None:
     from experiments import evolve_report, launch
 
     launch.cache_compilations()
-    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
+    config, fleet = flags.FLAGS.config, launch.fleet()
+    result = run(config, flags.FLAGS.workdir, fleet=fleet)
+    if not fleet.leads:
+        return
     print(evolve_report.headline(result))
     print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
 
@@ -64,4 +74,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     from experiments.launch import launch
 
-    launch(main)
+    launch(main, pod=True)

@@ -19,6 +19,7 @@ from compressjax.search import expressions
 from compressjax.search.expressions import ExpressionGP, Programs
 from experiments.channel_scores import ChannelScores
 from experiments.cutting import Keep
+from experiments.distributed import ALONE, Fleet
 from experiments.evolve_config import EvolveConfig
 from experiments.pruning_tasks import PruningTask
 from experiments.task_config import Task
@@ -59,14 +60,15 @@ class Evolution:
       config: Checked.
       directory: Open.
       progress: Whether to show bars.
+      fleet: The processes that share the trials; all of them go through the same generations.
     """
 
-    def __init__(self, config: EvolveConfig, directory: Workdir, *, progress: bool = True):
-        self.config, self.directory, self.progress = config, directory, progress
+    def __init__(self, config: EvolveConfig, directory: Workdir, *, progress: bool = True, fleet: Fleet = ALONE):
+        self.config, self.directory, self.progress, self.fleet = config, directory, progress and fleet.leads, fleet
         self._scores: dict[str, ChannelScores] = {}
         self._met: set[tuple[str, str]] = set()
         tasks = {task.name: self._prepared(task) for task in config.tasks}
-        self.trials = Trials(directory, tasks)
+        self.trials = Trials(directory, tasks, fleet)
         self.tasks = tasks
         self.candidates = self._evolve()
         self.control = self._random() if config.control else []
@@ -80,7 +82,7 @@ class Evolution:
         )
 
     def _prepared(self, task: Task) -> PruningTask:
-        found = PruningTask(task, self.directory.path / task.name, progress=self.progress)
+        found = PruningTask(task, self.directory.path / task.name, progress=self.progress, fleet=self.fleet)
         self._scores[task.name] = ChannelScores(found)
         return found
 
@@ -133,12 +135,12 @@ class Evolution:
                     sets[name] = chosen
                 else:
                     keeps[i] = None
+        seed = self.config.seed
+        self.trials.prepare([(name, keep, seed) for sets in keeps for name, keep in (sets or {}).items()])
         out = []
         for i, sets in enumerate(keeps):
             program = expressions.single(programs, i)
-            accuracies = {
-                name: self.trials.run(name, keep, self.config.seed)["after"] for name, keep in (sets or {}).items()
-            }
+            accuracies = {name: self.trials.run(name, keep, seed)["after"] for name, keep in (sets or {}).items()}
             effects = {(name, keep_key(keep)) for name, keep in (sets or {}).items()}
             cached = bool(effects) and effects <= self._met  # of this search, whatever the records knew already
             self._met |= effects
@@ -171,10 +173,10 @@ class Evolution:
 
         The seeds are not the search's, so that luck there does not count here.
         """
-        return {
-            name: {task: self._repeat(task, self._formula_keep(task, text)) for task in self.tasks}
-            for name, text in formulas.items()
-        }
+        keeps = {name: {task: self._formula_keep(task, text) for task in self.tasks} for name, text in formulas.items()}
+        wanted = [(task, keep) for sets in keeps.values() for task, keep in sets.items()]
+        self.trials.prepare([(task, keep, seed) for task, keep in wanted for seed in self._seeds])
+        return {name: {task: self._repeat(task, keep) for task, keep in sets.items()} for name, sets in keeps.items()}
 
     def trial(self, task: str, formula: str, **options: Any) -> dict[str, Any]:
         """One trial of a formula with the search's own seed; options are those of `Trials.run`."""
@@ -186,6 +188,8 @@ class Evolution:
         prepared = scores.task
         keeps = {name: prepared.keep(scores.score(name), prepared.widths) for name in names}
         keeps |= {name: self._formula_keep(task, text) for name, text in formulas.items()}
+        wanted = [(task, keep, seed) for keep in keeps.values() for seed in self._seeds]
+        self.trials.prepare(wanted, test=True)
         bar = self._bar(f"judging on {task}", len(keeps))
         out = {}
         for name, keep in keeps.items():
@@ -216,8 +220,13 @@ class Evolution:
         return prepared.keep(ranked, prepared.widths)
 
     def _repeat(self, task: str, keep: Keep, *, test: bool = False) -> list[dict[str, Any]]:
+        return [self.trials.run(task, keep, seed, test=test) for seed in self._seeds]
+
+    @property
+    def _seeds(self) -> range:
+        """Of the retrainings of what is compared."""
         first = 1000 + self.config.seed * self.config.repeats
-        return [self.trials.run(task, keep, first + i, test=test) for i in range(self.config.repeats)]
+        return range(first, first + self.config.repeats)
 
     def _bar(self, name: str, steps: int) -> Any:
         quiet = not (self.progress and sys.stderr.isatty())

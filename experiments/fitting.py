@@ -19,8 +19,10 @@ from compressjax import trees
 from compressjax.data import Sampler, Split
 from compressjax.training import output_loss
 from compressjax.zoo import Model, update_statistics
+from experiments.distributed import ALONE, Fleet
 
 EVALUATION_BATCH = 1000
+CHUNK = 64  # steps whose images a scanned loop over many processes holds at a time
 
 
 class Carry(NamedTuple):
@@ -79,6 +81,50 @@ def make_loss(model: Model, teacher: Teacher | None) -> Callable[..., tuple[jax.
     return loss
 
 
+def make_update(
+    model: Model,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    shift: int,
+    flip: bool = False,
+    teacher: Teacher | None = None,
+) -> Callable[..., Carry]:
+    """One training step on a batch: update(carry, images, labels, key, taught, number) -> carry.
+
+    `taught` looks up the teacher's logits: number of each image's translation (batch,) -> (batch, classes).
+    """
+    loss = make_loss(model, teacher)
+
+    def update(
+        carry: Carry,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array,
+        taught: Callable[[jax.Array], jax.Array],
+        number: jax.Array,
+    ) -> Carry:
+        x, y = scale(images), labels
+        targets = None
+        place = jnp.zeros(y.shape, jnp.int32)
+        if shift:
+            offsets = jax.random.randint(key, (y.shape[0], 2), -shift, shift + 1)
+            x = translate(x, offsets, shift)
+            place = (offsets[:, 0] + shift) * (2 * shift + 1) + offsets[:, 1] + shift
+        if flip:
+            mirrored = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=y.shape)
+            x = jnp.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
+        if teacher is not None:
+            targets = taught(place)
+        (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(carry.params, x, y, targets)
+        finite = jnp.stack([jnp.isfinite(jnp.sum(jnp.abs(g))) for g in jax.tree.leaves(gradient)])
+        bad = jnp.where((carry.bad < 0) & ~finite, number, carry.bad)
+        updates, state = optimizer.update(gradient, carry.optimizer, carry.params)
+        params = update_statistics(optax.apply_updates(carry.params, updates), statistics)
+        return Carry(params, state, bad, carry.loss + value)
+
+    return update
+
+
 def make_step(
     model: Model,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -87,8 +133,8 @@ def make_step(
     flip: bool = False,
     teacher: Teacher | None = None,
 ) -> Callable[..., Carry]:
-    """One training step: step(carry, images, labels, index, key, logits, number) -> carry."""
-    loss = make_loss(model, teacher)
+    """One training step on rows of the data: step(carry, images, labels, index, key, logits, number) -> carry."""
+    update = make_update(model, optimizer, shift=shift, flip=flip, teacher=teacher)
 
     def step(
         carry: Carry,
@@ -99,24 +145,7 @@ def make_step(
         logits: jax.Array,
         number: jax.Array,
     ) -> Carry:
-        x, y = scale(images[index]), labels[index]
-        targets = None
-        place = jnp.zeros(index.shape, jnp.int32)
-        if shift:
-            offsets = jax.random.randint(key, (index.shape[0], 2), -shift, shift + 1)
-            x = translate(x, offsets, shift)
-            place = (offsets[:, 0] + shift) * (2 * shift + 1) + offsets[:, 1] + shift
-        if flip:
-            mirrored = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=index.shape)
-            x = jnp.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
-        if teacher is not None:
-            targets = logits[place, index]
-        (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(carry.params, x, y, targets)
-        finite = jnp.stack([jnp.isfinite(jnp.sum(jnp.abs(g))) for g in jax.tree.leaves(gradient)])
-        bad = jnp.where((carry.bad < 0) & ~finite, number, carry.bad)
-        updates, state = optimizer.update(gradient, carry.optimizer, carry.params)
-        params = update_statistics(optax.apply_updates(carry.params, updates), statistics)
-        return Carry(params, state, bad, carry.loss + value)
+        return update(carry, images[index], labels[index], key, lambda place: logits[place, index], number)
 
     return step
 
@@ -169,12 +198,22 @@ class Trainer:
         state = jax.jit(self.optimizer.init)(params)
         return Carry(params, state, jnp.full((count,), -1, jnp.int32), jnp.zeros((), jnp.float32))
 
+    def place(self, carry: Carry) -> Carry:
+        """A carry where the steps expect it."""
+        return carry
+
     def run(self, carry: Carry, begin: int, end: int) -> Carry:
         """Steps `begin` .. `end` - 1 of the phase.
 
         Raises:
           ValueError: If a gradient or weight became NaN or infinite, naming step and leaf.
         """
+        carry = self.steps(carry, begin, end)
+        check_finite(carry, end)
+        return carry
+
+    def steps(self, carry: Carry, begin: int, end: int) -> Carry:
+        """As `run`, without looking at the numbers."""
         images, labels = self._arrays
         if self.loop == "scan":
             index = np.stack([self.sampler.indices(number) for number in range(begin, end)])
@@ -184,8 +223,89 @@ class Trainer:
             for number in range(begin, end):
                 index = self.sampler.indices(number)
                 carry = self._one(carry, images, labels, self._logits, index, np.int32(number), self._key)
-        check_finite(carry, end)
         return carry
+
+
+class SharedTrainer(Trainer):
+    """A trainer whose batches are split over the mesh of a fleet; every process calls it alike."""
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: optax.GradientTransformationExtraArgs,
+        train: Split,
+        sampler: Sampler,
+        fleet: Fleet,
+        *,
+        seed: int,
+        shift: int = 0,
+        flip: bool = False,
+        teacher: Teacher | None = None,
+        loop: str = "step",
+    ):
+        self.optimizer, self.sampler, self.loop, self._fleet = optimizer, sampler, loop, fleet
+        self._train = train
+        self._table = np.asarray(teacher.logits) if teacher else np.zeros((1, len(train.labels), 0), np.float32)
+        self._key = jax.random.key(seed)
+        programs = shared_programs(model, optimizer, fleet.mesh, shift=shift, flip=flip, teacher=teacher)
+        self._shared_one, self._shared_many = programs
+
+    def place(self, carry: Carry) -> Carry:
+        return self._fleet.replicate(carry)
+
+    def init(self, params: Any) -> Carry:
+        return self.place(super().init(params))
+
+    def steps(self, carry: Carry, begin: int, end: int) -> Carry:
+        size = CHUNK if self.loop == "scan" else 1
+        for first in range(begin, end, size):
+            numbers = np.arange(first, min(first + size, end), dtype=np.int32)
+            index = np.stack([self.sampler.indices(int(number)) for number in numbers])
+            if self.loop == "scan":
+                carry = self._shared_many(carry, *self._batch(index.T), numbers, self._key)
+            else:
+                carry = self._shared_one(carry, *self._batch(index[0]), numbers[0], self._key)
+        return carry
+
+    def _batch(self, index: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Images (batch, ...), labels (batch,) and logits (shifts, batch, ...) of rows (batch,) or (batch, steps)."""
+        feed = self._fleet.feed
+        return (
+            feed(lambda rows: self._train.images[rows], index),
+            feed(lambda rows: self._train.labels[rows], index),
+            feed(lambda rows: self._table[:, rows], index, 1),
+        )
+
+
+def shared_programs(
+    model: Model,
+    optimizer: optax.GradientTransformationExtraArgs,
+    mesh: Any,
+    *,
+    shift: int = 0,
+    flip: bool = False,
+    teacher: Teacher | None = None,
+) -> tuple[Callable[..., Carry], Callable[..., Carry]]:
+    """The steps of `SharedTrainer`, jitted: the carry comes and goes whole on every device of `mesh`.
+
+    Returns:
+      one(carry, images, labels, table, number, key) -> carry, with table (shifts, batch, classes) the teacher's logits
+      of the batch; and many, the same scanned over a last-but-batch axis of steps and over `numbers`.
+    """
+    update = make_update(model, optimizer, shift=shift, flip=flip, teacher=teacher)
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def one(carry: Carry, images: Any, labels: Any, table: Any, number: Any, key: Any) -> Carry:
+        def taught(place: jax.Array) -> jax.Array:
+            return jnp.take_along_axis(table, place[None, :, None], axis=0)[0]
+
+        return update(carry, images, labels, jax.random.fold_in(key, number), taught, number)
+
+    def many(carry: Carry, images: Any, labels: Any, table: Any, numbers: Any, key: Any) -> Carry:
+        steps = (jnp.moveaxis(images, 1, 0), jnp.moveaxis(labels, 1, 0), jnp.moveaxis(table, 2, 0), numbers)
+        return jax.lax.scan(lambda carry, now: (one(carry, *now, key), None), carry, steps)[0]
+
+    return jax.jit(one, out_shardings=whole), jax.jit(many, out_shardings=whole)
 
 
 def check_finite(carry: Carry, step: int) -> None:
@@ -216,8 +336,23 @@ def logits_of(model: Model, params: Any, images: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def accuracy(model: Model, params: Any, split: Split) -> float:
-    """Share of correct predictions on a split."""
+@functools.lru_cache(maxsize=64)
+def _correct(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return jax.jit(lambda params, images, labels: (apply(params, scale(images)).argmax(-1) == labels).sum())
+
+
+def accuracy(model: Model, params: Any, split: Split, fleet: Fleet = ALONE) -> float:
+    """Share of correct predictions on a split; a fleet with a mesh, whose `params` lie on it, shares the images."""
+    if fleet.mesh is not None:
+        shares, total = fleet.mesh.shape["data"], 0
+        batch = -(-EVALUATION_BATCH // shares) * shares
+        labels = np.append(split.labels, -1)  # row -1 fills the last batch and is never right
+        for first in range(0, len(split.labels), batch):
+            rows = np.arange(first, first + batch)
+            rows = np.where(rows < len(split.labels), rows, -1)
+            images = fleet.feed(lambda rows: split.images[rows], rows)
+            total += int(_correct(model.apply)(params, images, fleet.feed(lambda rows: labels[rows], rows)))
+        return total / len(split.labels)
     return float((logits_of(model, params, split.images).argmax(-1) == split.labels).mean())
 
 

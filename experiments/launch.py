@@ -2,10 +2,15 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
+
+from experiments import distributed
+
+PREEMPTED = os.EX_TEMPFAIL  # 75: "try again later" of sysexits.h
 
 
 def cache_compilations() -> None:
@@ -17,24 +22,76 @@ def cache_compilations() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def launch(main: Callable[[list[str]], None]) -> None:
-    """Runs an absl program with ``--config`` and ``--workdir``; bad input ends it with one sentence and status 1."""
+def launch(main: Callable[[list[str]], None], *, pod: bool = False) -> None:
+    """Runs an absl program with ``--config`` and ``--workdir``; bad input ends it with one sentence and status 1.
+
+    Args:
+      main: Takes the arguments that are no flags.
+      pod: Whether the program asks for `fleet`: it then has ``--distributed``, and ends with status 75 when a SIGTERM
+        made it stop.
+    """
     from ml_collections import config_flags
 
     config_flags.DEFINE_config_file("config", None, "Configuration file, e.g. configs/digits_admm.py[:profile].")
     flags.DEFINE_string("workdir", None, "Directory of the run; the same command again resumes it.")
     flags.mark_flags_as_required(["config", "workdir"])
+    if pod:
+        flags.DEFINE_bool("distributed", False, "Join the other processes of this run, on this machine or others.")
+        flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, where the machine does not say it.")
+        flags.DEFINE_integer("num_processes", None, "How many there are, likewise.", lower_bound=1)
+        flags.DEFINE_integer("process_id", None, "Which one this is, likewise, from 0.", lower_bound=0)
+        flags.DEFINE_integer(
+            "heartbeat_seconds", distributed.HEARTBEAT, "Silence after which a process counts as lost.", lower_bound=1
+        )
 
     def guarded(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax reports every checkpoint at INFO
         try:
             main(argv)
+        except distributed.Preempted as stop:
+            print(f"stopped: {stop}", file=sys.stderr)
+            sys.exit(PREEMPTED)
         except (ValueError, OSError, ImportError) as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
+            fail()
+        except Exception:
+            if not joined():
+                raise
+            traceback.print_exc()
+            print("error: this process ends, and with it the run; start all its processes again.", file=sys.stderr)
+            fail()
 
     app.run(guarded, flags_parser=parse)
+
+
+def fleet() -> distributed.Fleet:
+    """This process among those of its run, as the flags of a program with ``pod=True`` say."""
+    values = flags.FLAGS
+    known = [name for name in ("coordinator_address", "num_processes", "process_id") if values[name].value is not None]
+    if not values.distributed:
+        if known:
+            raise ValueError(f"--{known[0]} says where the processes of a run meet; add --distributed.")
+        return distributed.until_sigterm()
+    if known and len(known) < 3:
+        raise ValueError(f"--{known[0]} alone does not place a process: pass address, number and id, or none of them.")
+    return distributed.initialize(
+        values.coordinator_address, values.num_processes, values.process_id, heartbeat=values.heartbeat_seconds
+    )
+
+
+def joined() -> bool:
+    """Whether this process is one of several."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+def fail() -> None:
+    """Ends the process with status 1: at once if others wait for it, who then end too."""
+    if joined():  # leaving in order would wait for them, and they for us
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    sys.exit(1)
 
 
 def parse(argv: Sequence[str]) -> list[str]:

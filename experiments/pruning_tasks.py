@@ -19,6 +19,7 @@ from compressjax.projections import producers
 from compressjax.zoo import Model
 from experiments.cuts import ShrinkConfig
 from experiments.cutting import Keep, Knife
+from experiments.distributed import ALONE, Fleet
 from experiments.fitting import Trainer, accuracy, scale
 from experiments.phases import DENSE, Phase, optimizer
 from experiments.runner import Run
@@ -36,9 +37,10 @@ class PruningTask:
       task: What to prune.
       workdir: Where the dense network is trained, or was; one directory per task.
       progress: Whether to show progress bars.
+      fleet: Processes that train the dense network together, if there is none yet.
     """
 
-    def __init__(self, task: Task, workdir: str | Path, *, progress: bool = True):
+    def __init__(self, task: Task, workdir: str | Path, *, progress: bool = True, fleet: Fleet = ALONE):
         self.task = task
 
         def plan(_: "Run[Base]") -> list[Phase]:
@@ -49,9 +51,9 @@ class PruningTask:
 
         # Only what the dense network depends on, so that the same one serves whatever is tried on it.
         config = Base(**{name: getattr(task, name) for name in Base.__dataclass_fields__})
-        with Workdir(workdir, {**to_dict(config), "widths": list(task.widths)}) as directory:
-            run = Run(config, directory, plan, widths=task.widths, progress=progress)
-            if not (directory.path / DENSE).exists():
+        with Workdir(workdir, {**to_dict(config), "widths": list(task.widths)}, fleet) as directory:
+            run = Run(config, directory, plan, widths=task.widths, progress=progress, fleet=fleet)
+            if not fleet.agree((directory.path / DENSE).exists()):
                 run.train()
             self.params: Params = jax.tree.map(jnp.asarray, run.load(DENSE))
             self.model, self.data = run.model, run.data

@@ -17,7 +17,8 @@ from compressjax import data, interop, storage, trees, zoo
 from compressjax.data import Sampler
 from compressjax.zoo import Model
 from experiments import phases
-from experiments.fitting import Teacher, Trainer, accuracy, teach
+from experiments.distributed import ALONE, Fleet, Preempted
+from experiments.fitting import Carry, SharedTrainer, Teacher, Trainer, accuracy, check_finite, teach
 from experiments.phases import DENSE, Phase
 from experiments.schema import Base
 from experiments.workdir import Workdir
@@ -36,6 +37,7 @@ class Run(Generic[C]):
       plan: The program's phases, given this run: its dense network (`model`), its `data`, and `load`.
       widths: Of the dense network, if not the published ones.
       progress: Whether to show bars.
+      fleet: The processes of the run, each of which makes the same calls; batches are split over their devices.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Run(Generic[C]):
         *,
         widths: tuple[int, ...] = (),
         progress: bool = True,
+        fleet: Fleet = ALONE,
     ):
-        self.config, self.workdir, self.progress = config, workdir, progress
+        fleet.check_batch(config.batch_size)
+        self.config, self.workdir, self.progress, self.fleet = config, workdir, progress and fleet.leads, fleet
         self.data = data.load(config.dataset, validation=config.validation or None, seed=config.seed)
         shape = self.data.train.images.shape[1:]
         sizes = {"widths": tuple(widths)} if widths else {}
@@ -162,40 +166,38 @@ class Run(Generic[C]):
         else:
             base = phase.begin(arrays["params"])
             model = self.network(base)
-        base = jax.tree.map(jnp.asarray, base)
+        base = jax.tree.map(jnp.asarray, self.fleet.same(base))
         trained = phase.inside(model)
-        trainer = Trainer(
-            trained,
-            phase.optimizer(base, steps),
-            self.data.train,
-            sampler,
-            seed=seed,
-            shift=fit.shift,
-            flip=fit.flip,
-            teacher=self.teacher(fit.shift) if phase.distill else None,
-            loop=config.loop,
-        )
+        trainer = self._trainer(phase, trained, phase.optimizer(base, steps), sampler, seed)
         carry = trainer.init(base)
         if begin:
-            carry = unflatten(carry, arrays["carry"])
+            carry = trainer.place(unflatten(carry, arrays["carry"]))
         else:
             self._record(trained, phase, carry, 0, steps, per_epoch, notes)
-        bar = self._bar(phase.name, steps, begin)
+        bar, kept = self._bar(phase.name, steps, begin), begin
         for end in events(begin, steps, config.log_every * per_epoch, config.checkpoint_every * per_epoch):
-            carry = trainer.run(carry, begin, end)
-            bar.update(end - begin)
+            carry, reached = self._until(trainer, carry, begin, end)
+            bar.update(reached - begin)
+            if reached < end:
+                bar.close()
+                if reached > kept:  # otherwise nothing is new since the last checkpoint
+                    progress = {"phase": index, "step": reached, "seconds": time.monotonic() - clock}
+                    progress["network"] = model.config
+                    self.workdir.save(number + reached - begin, {"base": base, "carry": flatten(carry)}, progress)
+                raise Preempted(f"step {reached} of {phase.name} is kept; the same command again continues from there.")
             if end == steps or end % (config.log_every * per_epoch) == 0:
                 values = self._record(trained, phase, carry, end, steps, per_epoch)
                 bar.set_postfix(validation=f"{values['validation_accuracy']:.4f}", loss=f"{values['loss']:.4f}")
-                carry = carry._replace(loss=jnp.zeros_like(carry.loss))
+                carry = trainer.place(carry._replace(loss=jnp.zeros((), jnp.float32)))
             number += end - begin
             begin = end
             if end < steps and end % (config.checkpoint_every * per_epoch) == 0:
                 seconds = time.monotonic() - clock
                 progress = {"phase": index, "step": end, "seconds": seconds, "network": model.config}
                 self.workdir.save(number, {"base": base, "carry": flatten(carry)}, progress)
+                kept = end
         bar.close()
-        params = phase.end(carry.params)
+        params = phase.end(self.fleet.local(carry.params))
         if phase.artifact:
             self.save(phase.artifact, params, model if phase.cut else None)
         number += 1
@@ -203,6 +205,25 @@ class Run(Generic[C]):
         arrays = {"params": params}
         self.workdir.save(number, arrays, progress)
         return number, arrays, progress
+
+    def _trainer(self, phase: Phase, model: Any, optimizer: Any, sampler: Sampler, seed: int) -> Trainer:
+        """What runs the steps of a phase."""
+        fit = phase.fit
+        teacher = self.teacher(fit.shift) if phase.distill else None
+        options: dict[str, Any] = {"seed": seed, "shift": fit.shift, "flip": fit.flip, "loop": self.config.loop}
+        if self.fleet.mesh is None:
+            return Trainer(model, optimizer, self.data.train, sampler, teacher=teacher, **options)
+        return SharedTrainer(model, optimizer, self.data.train, sampler, self.fleet, teacher=teacher, **options)
+
+    def _until(self, trainer: Trainer, carry: Carry, begin: int, end: int) -> tuple[Carry, int]:
+        """Steps `begin` .. `end` - 1, or fewer where the run is asked to stop: the carry, and the step reached."""
+        stride = end - begin if self.config.loop == "scan" else 1
+        reached = begin
+        while reached < end and not self.fleet.stopping():
+            carry = trainer.steps(carry, reached, reached + stride)
+            reached += stride
+        check_finite(carry, reached)
+        return carry, reached
 
     def _record(
         self,
@@ -221,7 +242,7 @@ class Run(Generic[C]):
             "phase": phase.name,
             "epoch": step / per_epoch,
             "loss": float(carry.loss) / logged if step else None,
-            "validation_accuracy": accuracy(model, carry.params, self.data.validation),
+            "validation_accuracy": accuracy(model, carry.params, self.data.validation, self.fleet),
             "learning_rate": float(phases.learning_rate(phase.fit, steps)(step)),
             "nonzeros": nonzeros(carry.params),
             **(notes or {}),

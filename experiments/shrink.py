@@ -6,6 +6,8 @@ Phases: a dense network (trained, loaded, or the pretrained one that comes with 
 drives whole channels to zero -> for every cut: score, choose, remove, re-estimate batch normalization, retrain, write a
 file -> evaluate every file on the test split, once, and measure it on this machine.  Running the same command again
 resumes.  Any field can be overridden: --config.seed=1 --config.retrain.epochs=2.
+
+On several machines: --distributed (docs/pods.md).  A SIGTERM makes the run save and end with status 75.
 """
 
 import functools
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
+
+from experiments.distributed import ALONE, Fleet
 
 if TYPE_CHECKING:
     from experiments.cuts import Cut, ShrinkConfig
@@ -24,29 +28,31 @@ if TYPE_CHECKING:
 SPARSE = "sparse.cjx"
 
 
-def run(config: "ShrinkConfig", workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def run(config: "ShrinkConfig", workdir: str | Path, *, progress: bool = True, fleet: Fleet = ALONE) -> dict[str, Any]:
     """Runs (or resumes) a shrink run and returns its report.
 
     Args:
       config: What to do; see `experiments.cuts.ShrinkConfig`.
       workdir: Where to do it; see `experiments.workdir`.
       progress: Whether to show progress bars (they stay quiet when stderr is not a terminal).
+      fleet: The processes that share the run; each of them calls this.
 
     Returns:
       The contents of ``report.json``.
 
     Raises:
       ValueError: On any bad input, in one sentence, before anything half-written remains.
+      Preempted: If the fleet was asked to stop; the same call continues.
     """
     from experiments import cuts, schema, shrink_report
     from experiments.runner import Run
     from experiments.workdir import Workdir
 
     cuts.check(config)
-    with Workdir(workdir, schema.to_dict(config)) as directory:
+    with Workdir(workdir, schema.to_dict(config), fleet) as directory:
         finished = directory.path / "report.json"
-        if not finished.exists():
-            this = Run(config, directory, plan, progress=progress)
+        if not fleet.agree(finished.exists()):
+            this = Run(config, directory, plan, progress=progress, fleet=fleet)
             this.train()
             directory.write("report.json", json.dumps(shrink_report.summarize(this), indent=1).encode())
         shrink_report.write_html(directory)
@@ -100,7 +106,10 @@ def main(argv: list[str]) -> None:
     from experiments import launch, shrink_report
 
     launch.cache_compilations()
-    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
+    config, fleet = flags.FLAGS.config, launch.fleet()
+    result = run(config, flags.FLAGS.workdir, fleet=fleet)
+    if not fleet.leads:
+        return
     print(shrink_report.headline(result))
     print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
 
@@ -108,4 +117,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     from experiments.launch import launch
 
-    launch(main)
+    launch(main, pod=True)

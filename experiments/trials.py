@@ -5,8 +5,9 @@ again finds it in ``metrics.jsonl``.
 """
 
 import hashlib
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import numpy as np
 
 from compressjax.zoo import Model
 from experiments.cutting import Keep
+from experiments.distributed import ALONE, Fleet, Preempted
 from experiments.pruning_tasks import PruningTask
 from experiments.workdir import Workdir, read_metrics
 
 Record = dict[str, Any]
+Key = tuple[str, str, int]
 Retrain = Callable[[PruningTask, Model, Any, int], Any]
 
 
@@ -39,14 +42,15 @@ class Trials:
     Args:
       directory: Of the run, open; its metrics hold the trials.
       tasks: By name.
+      fleet: Processes that share the work of `prepare`; each knows all results.
     """
 
-    def __init__(self, directory: Workdir, tasks: Mapping[str, PruningTask]):
-        self._directory, self._tasks = directory, dict(tasks)
+    def __init__(self, directory: Workdir, tasks: Mapping[str, PruningTask], fleet: Fleet = ALONE):
+        self._directory, self._tasks, self._fleet = directory, dict(tasks), fleet
         self._known: dict[tuple[str, str, int], Record] = {}
         for record in read_metrics(directory.path):
             self._known[record["task"], record["keep"], record["seed"]] = record
-        _drop_cut_line(directory.path)
+        fleet.lead(lambda: _drop_cut_line(directory.path))
 
     @property
     def seconds(self) -> float:
@@ -60,6 +64,26 @@ class Trials:
     def add(self, name: str, task: PruningTask) -> None:
         """One more task."""
         self._tasks[name] = task
+
+    def prepare(self, wanted: Sequence[tuple[str, Keep, int]], *, test: bool = False) -> None:
+        """Computes trials that are not known, each on one process of the fleet, in rounds of one trial per process.
+
+        The records are those that `run` would make for one after the other, in that order.
+
+        Args:
+          wanted: Task, keep set and seed of each.
+          test: As for `run`.
+        """
+        if self._fleet.count == 1:
+            return
+        missing = {key: keep for task, keep, seed in wanted if self._missing(key := (task, keep_key(keep), seed), test)}
+        keys = list(missing)
+        for begin in range(0, len(keys), self._fleet.count):
+            self._pause()
+            mine = keys[begin : begin + self._fleet.count][self._fleet.index :][:1]
+            found = [self._computed(key, missing[key], test, _plainly) for key in mine]
+            for record in itertools.chain(*self._fleet.gather(found)):
+                self._keep(record)
 
     def run(
         self, task: str, keep: Keep, seed: int, *, test: bool = False, kind: str = "", retrain: Retrain | None = None
@@ -79,13 +103,27 @@ class Trials:
           ``seconds``.
         """
         key = (task, keep_key(keep) + kind, seed)
+        if self._missing(key, test):
+            self._pause()
+            self._keep(self._computed(key, keep, test, retrain or _plainly))
+        return self._known[key]
+
+    def _missing(self, key: Key, test: bool) -> bool:
         found = self._known.get(key)
-        if found is None or (test and "test" not in found):
-            computed = self._compute(self._tasks[task], keep, seed, test, retrain or _plainly)
-            found = {"task": task, "keep": key[1], "seed": seed, **computed}
-            self._directory.record(found)
-            self._known[key] = found
-        return found
+        return found is None or (test and "test" not in found)
+
+    def _pause(self) -> None:
+        """Between trials, a run may be asked to stop."""
+        if self._fleet.stopping():
+            raise Preempted(f"{len(self)} trials are kept; the same command again continues with the next.")
+
+    def _keep(self, record: Record) -> None:
+        self._directory.record(record)
+        self._known[record["task"], record["keep"], record["seed"]] = record
+
+    def _computed(self, key: Key, keep: Keep, test: bool, retrain: Retrain) -> Record:
+        task, name, seed = key
+        return {"task": task, "keep": name, "seed": seed, **self._compute(self._tasks[task], keep, seed, test, retrain)}
 
     def _compute(self, task: PruningTask, keep: Keep, seed: int, test: bool, retrain: Retrain) -> Record:
         begin = time.perf_counter()

@@ -18,26 +18,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.distributed import ALONE, Fleet, Preempted
+
 CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", ".lock"
 
 
 class Workdir:
     """Opens (or creates) a run directory for one writer.  Use as a context manager.
 
+    Args:
+      path: Of the directory; the processes of a fleet must all see it.
+      config: Resolved, as JSON.
+      fleet: The processes of this run, all of which call `save`, `restore` and `write` together; process 0 writes.
+
     Raises:
       ValueError: If the directory cannot be written, belongs to another configuration, or another run holds it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any]):
+    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any], fleet: Fleet = ALONE):
         self.path = Path(path).absolute()
-        self._config = config
+        self._config, self._fleet = config, fleet
         self._lock: Any = None
         self._manager: Any = None
 
     def __enter__(self) -> "Workdir":
+        self._fleet.lead(self._open)
+        return self
+
+    def _open(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / LOCK, "a")  # held open for the life of the run
+            self._lock = open(self.path / LOCK, "a")  # noqa: SIM115 (held open for the life of the run)
         except OSError as error:
             raise ValueError(f"The workdir {self.path} cannot be written: {error.strerror}.") from error
         try:
@@ -52,12 +63,13 @@ class Workdir:
         except BaseException:
             self.__exit__()
             raise
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._manager is not None:
+    def __exit__(self, kind: Any = None, *_: object) -> None:
+        together = self._fleet.count == 1 or kind in (None, Preempted)
+        if self._manager is not None and together:  # closing waits for processes that may have ended
             self._manager.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _claim(self) -> None:
         file = self.path / CONFIG
@@ -93,9 +105,10 @@ class Workdir:
 
         file = self.path / METRICS
         covered = {**progress, "metrics_bytes": file.stat().st_size if file.exists() else 0}
+        arrays = self._fleet.replicate(arrays)
         contents = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(covered))
         with writing(self.path, Exception):  # Orbax reports a full disk under several types
-            if file.exists():
+            if self._fleet.leads and file.exists():
                 with open(file, "rb") as records:
                     os.fsync(records.fileno())  # a checkpoint must not outlive the records it covers
             self._checkpoints().save(number, args=contents)
@@ -109,8 +122,7 @@ class Workdir:
 
         number = self._checkpoints().latest_step()
         if number is None:
-            with writing(self.path), contextlib.suppress(FileNotFoundError):
-                os.truncate(self.path / METRICS, 0)
+            self._fleet.lead(lambda: self._cut(0))
             return None
         kinds = ocp.args.Composite(arrays=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore())
         try:
@@ -122,24 +134,33 @@ class Workdir:
                 "remove that checkpoint's folder to continue from the one before."
             ) from error
         covered = progress.pop("metrics_bytes")
+        self._fleet.lead(lambda: self._cut(covered, number))
+        return number, found["arrays"], progress
+
+    def _cut(self, covered: int, number: int = 0) -> None:
+        """Cuts off the records past those that checkpoint `number` covers."""
         file = self.path / METRICS
         if covered and (not file.exists() or file.stat().st_size < covered):
             raise ValueError(f"{file} lost records that checkpoint {number} covers; start again in another workdir.")
-        if file.exists():
-            with writing(self.path):
-                os.truncate(file, covered)
-        return number, found["arrays"], progress
+        with writing(self.path), contextlib.suppress(FileNotFoundError):
+            os.truncate(file, covered)
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Appends one line to the metrics."""
+        if not self._fleet.leads:
+            return
         with writing(self.path), open(self.path / METRICS, "a") as file:
             file.write(json.dumps(values) + "\n")
             file.flush()
 
     def write(self, name: str, data: bytes) -> Path:
         """Writes a file atomically and returns its path."""
-        with writing(self.path):
-            write_atomic(self.path / name, data)
+
+        def write() -> None:
+            with writing(self.path):
+                write_atomic(self.path / name, data)
+
+        self._fleet.lead(write)
         return self.path / name
 
 
