@@ -96,7 +96,8 @@ class Workdir:
             import orbax.checkpoint as ocp
 
             options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
-            self._manager = ocp.CheckpointManager(self.path / CHECKPOINTS, options=options)
+            handlers = {"arrays": ocp.StandardCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
+            self._manager = ocp.CheckpointManager(self.path / CHECKPOINTS, options=options, item_handlers=handlers)
         return self._manager
 
     def save(self, number: int, arrays: Any, progress: Mapping[str, Any]) -> None:
@@ -118,16 +119,22 @@ class Workdir:
 
         Returns None, and cuts all records off, if there is none.
         """
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
         import orbax.checkpoint as ocp
 
         number = self._checkpoints().latest_step()
         if number is None:
             self._fleet.lead(lambda: self._cut(0))
             return None
-        kinds = ocp.args.Composite(arrays=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore())
         try:
+            # What is expected has no devices, so that it does not matter on which ones, and how many, it was saved.
+            saved = self._checkpoints().item_metadata(number)["arrays"].tree
+            expected = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), saved)
+            kinds = ocp.args.Composite(arrays=ocp.args.StandardRestore(expected), progress=ocp.args.JsonRestore())
             found = self._checkpoints().restore(number, args=kinds)
-            progress = dict(found["progress"])
+            arrays, progress = jax.tree.map(jnp.asarray, found["arrays"]), dict(found["progress"])
         except Exception as error:  # Orbax raises many types; the way out is the same for all
             raise ValueError(
                 f"Checkpoint {number} in {self.path / CHECKPOINTS} cannot be read ({type(error).__name__}); "
@@ -135,7 +142,7 @@ class Workdir:
             ) from error
         covered = progress.pop("metrics_bytes")
         self._fleet.lead(lambda: self._cut(covered, number))
-        return number, found["arrays"], progress
+        return number, arrays, progress
 
     def _cut(self, covered: int, number: int = 0) -> None:
         """Cuts off the records past those that checkpoint `number` covers."""
