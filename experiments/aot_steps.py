@@ -1,8 +1,7 @@
 """The training steps of ``--distributed``, as programs for a pod that is not there.
 
 A step is what `experiments.fitting.SharedTrainer` runs: batches split over the "data" axis of a mesh, everything else
-whole on every device.  `lower` writes it for TPUs on any machine; `experiments.aot_tpu` compiles it, with the collectives
-between the chips, for a slice of a given shape.
+whole on every device.  `lower` writes it for TPUs on any machine, and the TPU compiler takes it from there.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,6 @@ device, each batch split over the devices, so that the numbers are those of one 
 Process 0 writes the run's directory, which every process must see; checkpoints are written by all, through Orbax.
 """
 
-import itertools
 import json
 import math
 import signal
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 AXES = ("data", "population", "model")
 HEARTBEAT = 100  # seconds without a sign of life after which a process counts as lost
+STRIDE = 16  # steps between two moments at which processes ask each other whether to stop
 
 
 class Preempted(Exception):
@@ -42,13 +42,15 @@ class Fleet:
       index: Of this process; process 0 leads.
       count: Number of processes.
       mesh: All their devices, with the axes of `AXES`; None outside ``--distributed``.
-      stopping: Whether the run is to stop here; called once per step, it says the same on every process.
+      stopping: Whether the run is to stop here; all processes call it together, and it says the same to each.
+      stride: Training steps between two such calls.
     """
 
     index: int = 0
     count: int = 1
     mesh: "jax.sharding.Mesh | None" = None
     stopping: Callable[[], bool] = never
+    stride: int = 1
 
     @property
     def leads(self) -> bool:
@@ -211,9 +213,14 @@ def make_mesh(population: int = 1, model: int = 1, *, devices: Any = None) -> "j
 
 def until_sigterm() -> Fleet:
     """One process that stops at the next step after a SIGTERM."""
+    return Fleet(stopping=sigterm())
+
+
+def sigterm() -> Callable[[], bool]:
+    """From now on a SIGTERM does not end this process: it makes the answer of the returned function yes."""
     received = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: received.set())
-    return Fleet(stopping=received.is_set)
+    return received.is_set
 
 
 def initialize(
@@ -233,14 +240,17 @@ def initialize(
       heartbeat: Seconds without a sign of life after which a process counts as lost and the others end.
 
     Returns:
-      The fleet; it stops, all processes at one step, when any of them receives a SIGTERM.
+      The fleet; it stops, all processes at one step, after any of them received a SIGTERM.
 
     Raises:
       ValueError: If nothing says who the others are, or they cannot be reached.
     """
     import jax
+    import numpy as np
     from jax.experimental import multihost_utils
 
+    # JAX's own service counts steps, and Orbax tells it those of its checkpoints, which are not those of a search.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=heartbeat)
     except (ValueError, RuntimeError) as error:
@@ -249,10 +259,9 @@ def initialize(
             f"--distributed could not join the processes of this run ({reason}); outside Cloud TPU, SLURM, Open MPI "
             "and Kubernetes pass --coordinator_address=HOST:PORT, --num_processes and --process_id to each of them."
         ) from error
-    calls = itertools.count(1)
-    return Fleet(
-        jax.process_index(),
-        jax.process_count(),
-        make_mesh(),
-        lambda: bool(multihost_utils.reached_preemption_sync_point(next(calls))),
-    )
+    received = sigterm()
+
+    def stopping() -> bool:
+        return bool(np.max(multihost_utils.process_allgather(np.int32(received()))))
+
+    return Fleet(jax.process_index(), jax.process_count(), make_mesh(), stopping, STRIDE)

@@ -217,11 +217,11 @@ class Run(Generic[C]):
 
     def _until(self, trainer: Trainer, carry: Carry, begin: int, end: int) -> tuple[Carry, int]:
         """Steps `begin` .. `end` - 1, or fewer where the run is asked to stop: the carry, and the step reached."""
-        stride = end - begin if self.config.loop == "scan" else 1
+        stride = end - begin if self.config.loop == "scan" else self.fleet.stride
         reached = begin
         while reached < end and not self.fleet.stopping():
-            carry = trainer.steps(carry, reached, reached + stride)
-            reached += stride
+            until = min(reached + stride, end)
+            carry, reached = trainer.steps(carry, reached, until), until
         check_finite(carry, reached)
         return carry, reached
 

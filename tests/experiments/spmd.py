@@ -2,10 +2,11 @@
 
 python tests/experiments/spmd.py --config=tests/experiments/spmd.py --workdir=DIR [--fault=KIND:COUNT:VICTIM] [flags]
 
-The fault befalls process VICTIM at the COUNT-th call: "term" sends it a SIGTERM before a step, "step" kills it there,
-and "save" kills it when the arrays of a checkpoint are written and the checkpoint is not yet complete.
+The fault befalls process VICTIM at the COUNT-th call: "term" sends it a SIGTERM before a stride of steps, "step" kills it
+there, and "save" kills it when the arrays of a checkpoint are written and the checkpoint is not yet complete.
 """
 
+import dataclasses
 import os
 import signal
 
@@ -71,6 +72,8 @@ def arrange(fault: str, index: int) -> None:
 def main(_: list[str]) -> None:
     launch.cache_compilations()
     fleet = launch.fleet()
+    if fleet.count > 1:
+        fleet = dataclasses.replace(fleet, stride=3)  # of 8 steps between records
     if flags.FLAGS.fault:
         arrange(flags.FLAGS.fault, fleet.index)
     train(flags.FLAGS.config, flags.FLAGS.workdir, fleet)

@@ -98,12 +98,12 @@ def test_two_processes_compute_what_one_does(alone, two):
 @pytest.mark.faults
 def test_a_preempted_then_broken_run_ends_like_an_uninterrupted_one(alone, two, tmp_path):
     workdir = tmp_path / "run"
-    codes, said = together(2, workdir, "--fault=term:11:1")
+    codes, said = together(2, workdir, "--fault=term:4:1")
     assert codes == [launch.PREEMPTED] * 2, said
-    assert all("is kept; the same command again continues" in text for text in said)
+    assert all("step 11 of pretrain is kept; the same command again continues" in text for text in said)
     begun = len(read_metrics(workdir))
     assert 0 < begun < len(read_metrics(two))
-    codes, said = together(2, workdir, "--fault=step:14:0")
+    codes, said = together(2, workdir, "--fault=step:8:0")
     assert codes[0] == -signal.SIGKILL
     assert codes[1] not in (0, launch.PREEMPTED), said[1]
     assert len(read_metrics(workdir)) >= begun
@@ -131,7 +131,7 @@ def test_killed_in_the_middle_of_a_save(victim, two, tmp_path):
 def test_four_processes_go_on_as_two_and_as_one(alone, tmp_path):
     finish(4, tmp_path / "four")
     assert_close(tmp_path / "four", alone)
-    codes, said = together(4, tmp_path / "run", "--fault=step:20:2")
+    codes, said = together(4, tmp_path / "run", "--fault=step:8:2")
     assert codes[2] == -signal.SIGKILL, said
     assert 0 not in codes
     codes, said = together(2, tmp_path / "run", "--fault=term:10:0")
