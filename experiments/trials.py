@@ -78,6 +78,12 @@ class Trials:
             return
         missing = {key: keep for task, keep, seed in wanted if self._missing(key := (task, keep_key(keep), seed), test)}
         keys = list(missing)
+        agreed = self._fleet.gather([list(key) for key in keys])
+        if any(found != agreed[0] for found in agreed):
+            raise ValueError(
+                "The processes of this run want different trials; start all of them on the same kind of machine, with "
+                "the same version of the code."
+            )
         for begin in range(0, len(keys), self._fleet.count):
             self._pause()
             mine = keys[begin : begin + self._fleet.count][self._fleet.index :][:1]

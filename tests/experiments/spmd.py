@@ -2,8 +2,8 @@
 
 python tests/experiments/spmd.py --config=tests/experiments/spmd.py --workdir=DIR [--fault=KIND:COUNT:VICTIM] [flags]
 
-The fault befalls process VICTIM at the COUNT-th call: "term" sends it a SIGTERM before a stride of steps, "step" kills it
-there, and "save" kills it when the arrays of a checkpoint are written and the checkpoint is not yet complete.
+The fault befalls process VICTIM at the COUNT-th call: "term" sends it a SIGTERM before a stride of steps, "step" kills
+it there, and "save" kills it when the arrays of a checkpoint are written and the checkpoint is not yet complete.
 """
 
 import dataclasses

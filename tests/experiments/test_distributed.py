@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from compressjax import storage, trees
+from compressjax.data import Split
 from experiments import launch
 from experiments.distributed import ALONE, Fleet, Preempted, make_mesh
 from experiments.fitting import accuracy
@@ -178,12 +180,11 @@ def test_a_mesh_shares_the_images_of_an_evaluation():
     class Model:
         @staticmethod
         def apply(params, x):
-            return jax.nn.one_hot((255 * x[:, 0, 0, 0]).astype(int) % 10, 10) * params["scale"]
+            return jax.nn.one_hot(jnp.round(255 * x[:, 0, 0, 0]).astype("int32") % 10, 10) * params["scale"]
 
-    from compressjax.data import Split
-
-    images = np.arange(1234, dtype=np.uint8).reshape(-1, 1, 1, 1)
-    split = Split(images, ((images.ravel() + (np.arange(1234) % 5 == 0)) % 10).astype(np.int32))
+    values = np.arange(1234) % 256
+    wrong = np.arange(1234) % 5 == 0
+    split = Split(values.astype(np.uint8).reshape(-1, 1, 1, 1), ((values + wrong) % 10).astype(np.int32))
     params = {"scale": np.ones((), np.float32)}
     expected = accuracy(Model, params, split)
     assert expected == pytest.approx(0.8, abs=0.01)
