@@ -82,8 +82,8 @@ def lower(step: Step, mesh: Any) -> Any:
     carry = Carry(
         params,
         jax.eval_shape(transform.init, params),
-        jax.ShapeDtypeStruct((len(jax.tree.leaves(params)),), jnp.int32),
-        jax.ShapeDtypeStruct((), jnp.float32),
+        jnp.zeros(len(jax.tree.leaves(params)), jnp.int32),
+        jnp.zeros((), jnp.float32),
     )
     whole = NamedSharding(mesh, PartitionSpec())
     carry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), carry)
@@ -96,7 +96,7 @@ def lower(step: Step, mesh: Any) -> Any:
     table = (shifts, *rows, 10) if step.taught else (1, *rows, 0)
     number = jax.ShapeDtypeStruct(rows[1:], jnp.int32, sharding=whole)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=whole)
-    program = many if step.scanned else one
+    program: Any = many if step.scanned else one
     return program.trace(
         carry,
         shared((*rows, *step.input_shape), jnp.uint8),
