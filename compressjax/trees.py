@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax.tree_util import GetAttrKey, KeyPath
 
+__all__ = ["assign", "leaves", "map_leaves", "path_string", "shapes", "update"]
+
 T = TypeVar("T")
 Tree = Any
 Rules = Mapping[str, T]
