@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints/$(if $(filter 3.11,$(VERSION)),py311,py312).txt
 INSTALLED := $(VENV)/.installed-$(VERSION)
 DEMO := runs/digits_admm
 
-.PHONY: help install demo test slow smoke lint format bench aot-tpu aot-cuda clean
+.PHONY: help install demo test slow smoke lint format docs wheel test-newest bench aot-tpu aot-cuda clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,9 @@ help:
 	@echo "make slow    the slow tests"
 	@echo "make lint    ruff (rules and format) and mypy"
 	@echo "make format  rewrite the sources in the project's format"
+	@echo "make docs    the documentation site, in build/site"
+	@echo "make wheel   build the wheel, and test it in an environment of its own outside of the sources"
+	@echo "make test-newest  all tests on both supported pairs: OLDEST=python3.11 and NEWEST=python3.12"
 	@echo "make bench   speed ratios on this machine"
 	@echo "make aot-tpu compile every TPU kernel for real TPUs, on any x86 Linux (downloads libtpu, about 150 MB)"
 	@echo "make aot-cuda compile every Hopper kernel for sm_90a, on any x86 Linux (downloads CUDA, about 4 GB)"
@@ -61,6 +64,34 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# What builds the site is installed when it is first asked for.
+DOCS := $(VENV)/.docs-$(VERSION)
+
+$(DOCS): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[docs]"
+	@touch $@
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Documentation: build/site/index.html"
+
+# The wheel, as a stranger gets it: installed without the sources at hand, and tested in a folder of its own.
+wheel: $(INSTALLED)
+	@rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS) --wheel-dir build/wheel .
+	@outside=$$(mktemp -d) && trap 'rm -rf "$$outside"' EXIT && \
+	  $(PYTHON) -m venv "$$outside/venv" && \
+	  "$$outside/venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) build/wheel/*.whl && \
+	  cp tests/wheel_check.py docs/getting_started.md "$$outside" && \
+	  cd "$$outside" && JAX_PLATFORMS=cpu venv/bin/python wheel_check.py
+
+OLDEST ?= python3.11
+NEWEST ?= python3.12
+
+test-newest:
+	$(MAKE) test PYTHON=$(OLDEST) VENV=build/oldest-venv
+	$(MAKE) test PYTHON=$(NEWEST) VENV=build/newest-venv
 
 bench: $(INSTALLED)
 	$(BIN)/python -m experiments.bench
