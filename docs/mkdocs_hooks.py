@@ -6,12 +6,13 @@
   where there is none.
 """
 
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-OUTWARD = re.compile(r"\[([^\]]+)\]\((?:\.\./)+([\w./-]+)(?<!\.md)(?<!\.svg)\)")
+LINK = re.compile(r"\[([^\]]+)\]\(([\w./-]+)\)")
 
 
 def symbols() -> dict[str, list[str]]:
@@ -56,20 +57,26 @@ def page_of(module: str) -> str:
     return f"reference/{module.removeprefix('compressjax.').replace('.', '_')}.md"
 
 
-def inward(markdown: str, pages: dict[str, str], up: str = "") -> str:
-    """Markdown whose links out of this folder lead to the reference, or are text.
+def inward(markdown: str, source: str, pages: dict[str, str]) -> str:
+    """Markdown of a page whose links out of this folder lead to the reference, or are text.
 
     >>> pages = {"compressjax/masks": "reference/masks.md"}
-    >>> inward("[masks](../compressjax/masks), [a config](../configs/a.py), [runs](../runs.md)", pages)
-    '[masks](reference/masks.md), a config, [runs](../runs.md)'
+    >>> inward("[masks](../compressjax/masks), [a config](../configs/a.py), [runs](runs.md)", "index.md", pages)
+    '[masks](reference/masks.md), a config, [runs](runs.md)'
+    >>> inward("[masks](../../compressjax/masks), [runs](../runs.md)", "howto/a.md", pages)
+    '[masks](../reference/masks.md), [runs](../runs.md)'
     """
+    folder = posixpath.dirname(source)
 
     def replace(match: re.Match[str]) -> str:
-        text, target = match.groups()
-        page = pages.get(target.removesuffix(".py").rstrip("/"))
-        return f"[{text}]({up}{page})" if page else text
+        text, link = match.groups()
+        target = posixpath.normpath(posixpath.join(folder, link))
+        if not target.startswith("../"):
+            return match[0]
+        page = pages.get(target.removeprefix("../").removesuffix(".py"))
+        return f"[{text}]({posixpath.relpath(page, folder or '.')})" if page else text
 
-    return OUTWARD.sub(replace, markdown)
+    return LINK.sub(replace, markdown)
 
 
 def on_config(config: Any) -> Any:
@@ -92,7 +99,7 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Turns links to the code inward."""
     pages = {module.replace(".", "/"): page_of(module) for module in symbols()}
-    return inward(markdown, pages, "../" * page.file.src_uri.count("/"))
+    return inward(markdown, page.file.src_uri, pages)
 
 
 def fenced(docstring: str) -> str:

@@ -35,7 +35,7 @@ gpu_device_info {
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 28 } device_description_str: "NVIDIA H200"
 """
 
-_FILTER = flags.DEFINE_string("kernels", "", "compile the kernels whose name contains this")
+_FILTER = flags.DEFINE_string("kernels", "", "Compile only the kernels whose name contains this.")
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,10 @@ import pallas_kernels as pk
 # One device each; the names are those of the compiler.
 GENERATIONS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 
-_ONLY = flags.DEFINE_string("only", "", "compile the kernels whose name contains this")
-_GENERATIONS = flags.DEFINE_multi_enum("generation", list(GENERATIONS), list(GENERATIONS), "compile for this one")
+_ONLY = flags.DEFINE_string("only", "", "Compile only the kernels whose name contains this.")
+_GENERATIONS = flags.DEFINE_multi_enum(
+    "generation", list(GENERATIONS), list(GENERATIONS), "Compile for this generation only; may be given several times."
+)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments import bench_device
+from experiments import bench_device, device_sizes
 from pallas_kernels import _compat
 
 
@@ -26,19 +26,19 @@ def check(record):
 
 
 def test_every_step_runs():
-    check(bench_device.run(dataclasses.replace(bench_device.TINY, implementation="xla", interpret=False)))
+    check(bench_device.run(dataclasses.replace(device_sizes.TINY, implementation="xla", interpret=False)))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not _compat.interprets_mosaic_gpu(), reason="the interpreter is public from JAX 0.11 on")
 def test_every_kernel_runs():
-    check(bench_device.run(bench_device.TINY))
+    check(bench_device.run(device_sizes.TINY))
 
 
 @pytest.mark.slow
 def test_every_tpu_kernel_runs():
-    size = bench_device.Size(8, 256, (0.5,), (128,), (8,), gradients=False)
-    config = dataclasses.replace(bench_device.TINY, implementation="mosaic_tpu", sizes=(size,), check_width=256)
+    size = device_sizes.Size(8, 256, (0.5,), (128,), (8,), gradients=False)
+    config = dataclasses.replace(device_sizes.TINY, implementation="mosaic_tpu", sizes=(size,), check_width=256)
     record = bench_device.run(config)
     assert record["all_correct"], record["correct"]
     assert not record["timings"][0]["problems"]
@@ -52,14 +52,14 @@ def test_without_a_device_it_says_what_can_be_done(platform, program):
 
 def test_stops_in_time():
     record = bench_device.run(
-        dataclasses.replace(bench_device.TINY, implementation="xla", interpret=False, seconds=-1.0)
+        dataclasses.replace(device_sizes.TINY, implementation="xla", interpret=False, seconds=-1.0)
     )
     assert record["left_out"] == ["some comparisons", "8 rows, width 128"]
     assert len(record["correct"]) == 1
 
 
 def test_a_failing_kernel_is_reported():
-    config = dataclasses.replace(bench_device.TINY, implementation="native", interpret=False)
+    config = dataclasses.replace(device_sizes.TINY, implementation="native", interpret=False)
     record = bench_device.run(config)
     assert not record["all_correct"]
     assert "computes in float32" in record["correct"][0]["problem"]
