@@ -84,7 +84,7 @@ wheel: $(INSTALLED)
 	  $(PYTHON) -m venv "$$outside/venv" && \
 	  "$$outside/venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) build/wheel/*.whl && \
 	  cp tests/wheel_check.py docs/getting_started.md "$$outside" && \
-	  cd "$$outside" && JAX_PLATFORMS=cpu venv/bin/python wheel_check.py
+	  cd "$$outside" && PYTHONPATH= JAX_PLATFORMS=cpu venv/bin/python wheel_check.py
 
 OLDEST ?= python3.11
 NEWEST ?= python3.12

