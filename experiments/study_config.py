@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from compressjax import masks, projections
 from experiments.schema import (
     Admm,
     Base,
@@ -17,6 +17,9 @@ from experiments.schema import (
     least,
     positive,
 )
+
+if TYPE_CHECKING:  # a configuration is read, and --help printed, before JAX is needed
+    from compressjax.projections import Constraint
 
 WEIGHTS, NM, BLOCKS, FILTERS = KINDS = ("weights", "nm", "blocks", "filters")
 LABELS = {WEIGHTS: "single weights", NM: "N:M", BLOCKS: "block-punched", FILTERS: "filters and columns"}
@@ -104,7 +107,7 @@ def kernels(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]
 
 def rules(
     config: StudyConfig, kind: str, ratio: float, shapes: Mapping[str, tuple[int, ...]], classes: int
-) -> dict[str, projections.Constraint]:
+) -> "dict[str, Constraint]":
     """The sets of one rung by path.  All kinds share one allocation over the layers, ERK; dense layers have no set.
 
     Args:
@@ -123,6 +126,8 @@ def rules(
     >>> rules(StudyConfig(), "nm", 4.0, {"fc1/kernel": (64, 80), "fc2/kernel": (80, 10)}, 10)
     {'fc1/kernel': NM(n=3, m=16, axis=-2), 'fc2/kernel': NM(n=11, m=16, axis=-2)}
     """
+    from compressjax import masks
+
     known = kernels(shapes)
     found = {}
     for path, count in masks.erk(known, 1 / ratio).items():
@@ -138,7 +143,9 @@ def rules(
 
 def _constraint(
     config: StudyConfig, kind: str, density: float, count: int, shape: tuple[int, ...], classes: int
-) -> projections.Constraint | None:
+) -> "Constraint | None":
+    from compressjax import projections
+
     inputs, outputs = shape[-2:]
     if kind == WEIGHTS:
         return projections.Cardinality(count)
