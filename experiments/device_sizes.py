@@ -1,6 +1,7 @@
 """What `experiments.bench_device` measures: sizes of products, and a configuration per platform."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
