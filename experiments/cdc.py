@@ -8,7 +8,6 @@ early groups, automatic amounts by sensitivity, and help from the dense network 
 command again resumes.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +41,8 @@ def run(config: "CdcConfig", workdir: str | Path, *, progress: bool = True) -> d
         finished = directory.path / "report.json"
         if not finished.exists():
             report = compare(config, directory, progress=progress)
-            directory.write("report.json", json.dumps(report, indent=1).encode())
-        found: dict[str, Any] = json.loads(finished.read_text())
+            directory.write_report(report)
+        found = directory.report()
         directory.write("report.html", cdc_report.html(found).encode())
         return found
 

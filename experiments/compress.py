@@ -11,7 +11,6 @@ the same directory is refused.  Any field of the configuration can be overridden
 On several machines: --distributed (docs/pods.md).  A SIGTERM makes the run save and end with status 75.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +50,9 @@ def run(config: "Config", workdir: str | Path, *, progress: bool = True, fleet: 
                 config, directory, lambda run: phases.plan(config, run.model, run.load), progress=progress, fleet=fleet
             )
             this.train()
-            directory.write("report.json", json.dumps(summary.summarize(this), indent=1).encode())
+            directory.write_report(summary.summarize(this))
         fleet.lead(lambda: report.write_html(directory.path))
-        return json.loads(finished.read_text())
+        return directory.report()
 
 
 def main(argv: list[str]) -> None:

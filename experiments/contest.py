@@ -6,7 +6,6 @@ penalty, compete on the validation split; the best of each method is what a repo
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,8 +138,8 @@ def run(
                         directory.record({"seed": seed, "phases": len(this.phases)})
                     runs.append(this)
                 report = summarize(config, runs)
-            directory.write("report.json", json.dumps(report, indent=1).encode())
-        found: dict[str, Any] = json.loads(finished.read_text())
+            directory.write_report(report)
+        found = directory.report()
         directory.write("report.html", html(found).encode())
         return found
 

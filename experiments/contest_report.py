@@ -60,7 +60,7 @@ def conclude(
         curves = [{**_described(candidate, fit), **curve(run, candidate)} for candidate in chosen.values()]
         dense = next(found for found in curves if found["method"] == plain)["points"][0]
         seeds.append(_of_seed(run, dense, curves))
-        run.workdir.write("report.json", json.dumps(seeds[-1], indent=1).encode())
+        run.workdir.write_report(seeds[-1])
     return {
         "config": schema.to_dict(config),
         "seeds": [seed["seed"] for seed in seeds],

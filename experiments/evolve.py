@@ -11,7 +11,6 @@ On several machines, each of which retrains its share of the networks: --distrib
 the run end with status 75 after the trial that it is at.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +49,8 @@ def run(config: "EvolveConfig", workdir: str | Path, *, progress: bool = True, f
         if not fleet.agree(finished.exists()):
             evolution = Evolution(config, directory, progress=progress, fleet=fleet)
             report = evolve_report.summarize(evolution)
-            directory.write("report.json", json.dumps(report, indent=1).encode())
-        found: dict[str, Any] = json.loads(finished.read_text())
+            directory.write_report(report)
+        found = directory.report()
         directory.write("report.html", evolve_report.html(found).encode())
         return found
 

@@ -47,8 +47,8 @@ def run(config: "AmountsConfig", workdir: str | Path, *, progress: bool = True) 
         finished = directory.path / "report.json"
         if not finished.exists():
             report = {"config": schema.to_dict(config), **_search(config, directory, progress)}
-            directory.write("report.json", json.dumps(report, indent=1).encode())
-        found: dict[str, Any] = json.loads(finished.read_text())
+            directory.write_report(report)
+        found = directory.report()
         directory.write("report.html", evolve_amounts_report.html(found).encode())
         return found
 

@@ -46,8 +46,8 @@ def run(config: "LowPrecisionConfig", workdir: str | Path, *, progress: bool = T
         if not finished.exists():
             this = Run(config, directory, plan, progress=progress)
             this.train()
-            directory.write("report.json", json.dumps(summarize(this), indent=1).encode())
-        found = json.loads(finished.read_text())
+            directory.write_report(summarize(this))
+        found = directory.report()
         directory.write("report.html", html(found).encode())
         return found
 

@@ -8,7 +8,6 @@ A network on tokens with random weights has no accuracy: it is judged by how far
 for calibration, the mean Kullback-Leibler divergence from the dense network's.  Running the same command again resumes.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -52,8 +51,8 @@ def run(config: "OneshotConfig", workdir: str | Path) -> dict[str, Any]:
                 from experiments.oneshot_plots import curve
 
                 directory.write("curve.svg", style.render(curve(report)))
-            directory.write("report.json", json.dumps({"config": to_dict(config), **report}, indent=1).encode())
-        return json.loads(finished.read_text())
+            directory.write_report({"config": to_dict(config), **report})
+        return directory.report()
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ def write_html(workdir: str | os.PathLike[str], control: str | os.PathLike[str] 
 
 def read_report(path: Path, metrics: Sequence[Record] = ()) -> dict[str, Any]:
     """``report.json`` of a run directory, or a sentence that says how far the run is."""
+    from experiments import workdir
+
     file = path / "report.json"
     if not file.exists():
         if metrics:
@@ -93,23 +95,14 @@ def read_report(path: Path, metrics: Sequence[Record] = ()) -> dict[str, Any]:
                 "Run the same command again to resume it; the report is written at the end."
             )
         raise ValueError(f"{path} holds no report.json and no metrics.jsonl: it is not the directory of a run.")
-    try:
-        report = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON; remove it and run the same command again.") from error
-    if not isinstance(report, dict):
-        raise ValueError(f"{file} holds a {type(report).__name__}, not the report of a run.")
-    return {"stages": [], "control": [], "quantized": [], "histograms": {}, **report}
+    return {"stages": [], "control": [], "quantized": [], "histograms": {}, **workdir.read_report(path)}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """``metrics.jsonl`` of a run directory; empty if there is none."""
     from experiments import workdir
 
-    try:
-        return workdir.read_metrics(path)
-    except ValueError as error:
-        raise ValueError(f"{path / workdir.METRICS} has a line that is not valid JSON.") from error
+    return workdir.read_metrics(path)
 
 
 def html(report: Record, metrics: Sequence[Record] = (), control: Sequence[Record] = ()) -> str:

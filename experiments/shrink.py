@@ -11,7 +11,6 @@ On several machines: --distributed (docs/pods.md).  A SIGTERM makes the run save
 """
 
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +53,9 @@ def run(config: "ShrinkConfig", workdir: str | Path, *, progress: bool = True, f
         if not fleet.agree(finished.exists()):
             this = Run(config, directory, plan, progress=progress, fleet=fleet)
             this.train()
-            directory.write("report.json", json.dumps(shrink_report.summarize(this), indent=1).encode())
+            directory.write_report(shrink_report.summarize(this))
         shrink_report.write_html(directory)
-        return json.loads(finished.read_text())
+        return directory.report()
 
 
 def plan(run: "Run[ShrinkConfig]") -> "list[Phase]":

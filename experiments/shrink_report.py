@@ -152,7 +152,7 @@ def _on_its_platform(row: Record) -> str:
 
 def write_html(workdir: Workdir) -> None:
     """Writes ``report.html`` beside ``report.json``."""
-    found = json.loads((workdir.path / "report.json").read_text())
+    found = workdir.report()
     workdir.write("report.html", html(found).encode())
 
 

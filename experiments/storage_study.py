@@ -11,7 +11,6 @@ The method is that of Ma et al., "Non-Structured DNN Weight Pruning - Is It Bene
 1907.02124): same dense network, same solver, same tolerance, all bits counted.
 """
 
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -49,8 +48,8 @@ def run(config: "StudyConfig", workdir: str | Path, *, progress: bool = True) ->
         if not finished.exists():
             this = Run(config, directory, plan, widths=config.widths, progress=progress)
             this.train()
-            directory.write("report.json", json.dumps(study_report.summarize(this), indent=1).encode())
-        found = json.loads(finished.read_text())
+            directory.write_report(study_report.summarize(this))
+        found = directory.report()
         directory.write("report.html", study_report.html(found).encode())
         return found
 

@@ -14,13 +14,16 @@ import contextlib
 import fcntl
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.distributed import ALONE, Fleet, Preempted
+from experiments.seal import checksum, seal, unseal
 
 CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", ".lock"
+REPORT = "report.json"
 
 
 class Workdir:
@@ -105,13 +108,15 @@ class Workdir:
         import orbax.checkpoint as ocp
 
         file = self.path / METRICS
-        covered = {**progress, "metrics_bytes": file.stat().st_size if file.exists() else 0}
+        records = file.read_bytes() if file.exists() else b""
+        covered = {**progress, "metrics_bytes": len(records), "metrics_crc": zlib.crc32(records)}
         arrays = self._fleet.replicate(arrays)
-        contents = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(covered))
+        sealed = ocp.args.JsonSave(seal(covered, checksum(arrays)))
+        contents = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), progress=sealed)
         with writing(self.path, Exception):  # Orbax reports a full disk under several types
             if self._fleet.leads and file.exists():
-                with open(file, "rb") as records:
-                    os.fsync(records.fileno())  # a checkpoint must not outlive the records it covers
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())  # a checkpoint must not outlive the records it covers
             self._checkpoints().save(number, args=contents)
 
     def restore(self) -> tuple[int, Any, dict[str, Any]] | None:
@@ -134,22 +139,28 @@ class Workdir:
             expected = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), saved)
             kinds = ocp.args.Composite(arrays=ocp.args.StandardRestore(expected), progress=ocp.args.JsonRestore())
             found = self._checkpoints().restore(number, args=kinds)
-            arrays, progress = jax.tree.map(jnp.asarray, found["arrays"]), dict(found["progress"])
+            progress = unseal(found["progress"], checksum(found["arrays"]))
+            arrays = jax.tree.map(jnp.asarray, found["arrays"])
         except Exception as error:  # Orbax raises many types; the way out is the same for all
             raise ValueError(
                 f"Checkpoint {number} in {self.path / CHECKPOINTS} cannot be read ({type(error).__name__}); "
                 "remove that checkpoint's folder to continue from the one before."
             ) from error
-        covered = progress.pop("metrics_bytes")
-        self._fleet.lead(lambda: self._cut(covered, number))
+        covered, crc = progress.pop("metrics_bytes"), progress.pop("metrics_crc", None)
+        self._fleet.lead(lambda: self._cut(covered, number, crc))
         return number, arrays, progress
 
-    def _cut(self, covered: int, number: int = 0) -> None:
-        """Cuts off the records past those that checkpoint `number` covers."""
+    def _cut(self, covered: int, number: int = 0, crc: int | None = None) -> None:
+        """Cuts off the records past those that checkpoint `number` covers, which must be what they were."""
         file = self.path / METRICS
         if covered and (not file.exists() or file.stat().st_size < covered):
             raise ValueError(f"{file} lost records that checkpoint {number} covers; start again in another workdir.")
-        with writing(self.path), contextlib.suppress(FileNotFoundError):
+        if not file.exists():
+            return
+        with open(file, "rb") as written:
+            if crc not in (None, zlib.crc32(written.read(covered))):
+                raise ValueError(f"{file} is damaged (checkpoint {number} covers other records); {_WAY_OUT}")
+        with writing(self.path):
             os.truncate(file, covered)
 
     def record(self, values: Mapping[str, Any]) -> None:
@@ -157,8 +168,16 @@ class Workdir:
         if not self._fleet.leads:
             return
         with writing(self.path), open(self.path / METRICS, "a") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(json.dumps(seal(values)) + "\n")
             file.flush()
+
+    def write_report(self, report: Mapping[str, Any]) -> None:
+        """Writes the results, which makes the run a finished one."""
+        self.write(REPORT, json.dumps(seal(report), indent=1).encode())
+
+    def report(self) -> dict[str, Any]:
+        """The results of a finished run; `ValueError` if the file is damaged."""
+        return read_report(self.path)
 
     def write(self, name: str, data: bytes) -> Path:
         """Writes a file atomically and returns its path."""
@@ -215,12 +234,40 @@ def differences(a: Any, b: Any, at: str = "") -> set[str]:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads ``metrics.jsonl`` of a run directory; a truncated last line (a killed writer) is left out."""
+    """Reads ``metrics.jsonl`` of a run directory; a truncated last line (a killed writer) is left out.
+
+    Raises:
+      ValueError: If another line is no record, or its checksum is wrong.
+    """
     file = Path(path) / METRICS
     if not file.exists():
         return []
     records = []
-    for line in file.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            records.append(json.loads(line))
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            records.append(unseal(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file} is damaged at line {number} ({_why(error)}); {_WAY_OUT}") from error
     return records
+
+
+def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads ``report.json`` of a run directory.
+
+    Raises:
+      ValueError: If it is not valid JSON, no object, or its checksum is wrong.
+    """
+    file = Path(path) / REPORT
+    try:
+        return unseal(json.loads(file.read_bytes()))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({_why(error)}); remove it and run the same command again.") from error
+
+
+_WAY_OUT = "restore the file, or start again in another workdir."
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it nests too deeply"
+    return "it is not valid JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else str(error)
