@@ -12,10 +12,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.fault_tally import Tally
 from experiments.workdir import read_metrics, read_report
 
 ROOT = Path(__file__).parents[1]
@@ -49,37 +50,6 @@ PROGRAMS = (
     Program("compress", ("--config=configs/digits_admm.py:tiny", *SHORT)),
     Program("evolve", ("--config=configs/evolve_pruning.py:tiny",)),
 )
-
-
-@dataclass
-class Tally:
-    """What became of the runs of one program.
-
-    Attributes:
-      fault: What was done to them.
-      tried: Times that it was done.
-      writing: Of those, in the middle of writing a checkpoint or a file.
-      runs: Runs that went on to their end.
-      right: Of those, the ones that left what the undisturbed run left.
-      lost: Records that the undisturbed run has and they do not.
-      repeated: Records that they have too often.
-      silent: Files that differ although no error was raised.
-      errors: Sentences of runs that did not go on, and how often.
-    """
-
-    fault: str
-    tried: int = 0
-    writing: int = 0
-    runs: int = 0
-    right: int = 0
-    lost: int = 0
-    repeated: int = 0
-    silent: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-
-    def record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "errors": dict(self.errors)}
 
 
 def campaign(

@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from experiments import distributed
 
 PREEMPTED = os.EX_TEMPFAIL  # 75: "try again later" of sysexits.h
+LONGEST = 300  # letters of a complaint about flags: those that were given may be of any length
 
 
 def cache_compilations() -> None:
@@ -94,11 +95,15 @@ def fail() -> None:
     sys.exit(1)
 
 
-def parse(argv: Sequence[str]) -> list[str]:
+def parse(argv: Sequence[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses the flags; an override that names no field or has another type is one sentence."""
     try:
-        return flags.FLAGS(argv)
-    except (KeyError, TypeError, ValueError, flags.Error) as error:
-        reason = error.args[0] if error.args else error
+        return known(argv)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, flags.Error) as error:
+        reason = " ".join(f"{error.args[0] if error.args else error}".split())
+        if len(reason) > LONGEST:
+            reason = f"{reason[:LONGEST]} ..."
+        if isinstance(error, LookupError) and " " not in reason:
+            reason = f"the configuration has no entry {reason!r}."
     print(f"error: {reason}\nPass --help to see the flags.", file=sys.stderr)
     sys.exit(2)

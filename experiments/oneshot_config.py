@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.schema import check_kind, choice, least
+from experiments.schema import check_kind, check_types, choice, least
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "alps")
 
@@ -35,6 +35,7 @@ def check(config: OneshotConfig) -> None:
       ValueError: Naming the first field that is wrong.
     """
     check_kind(config, OneshotConfig, "experiments.oneshot")
+    check_types(config, "config")
     choice("config.load", config.load, ("pretrained", "random"))
     for i, method in enumerate(config.methods):
         choice(f"config.methods[{i}]", method, METHODS)
@@ -47,6 +48,11 @@ def check(config: OneshotConfig) -> None:
     for share in config.removed:
         if not 0 <= share < 1 or (share == 0 and not config.bits):
             raise ValueError(f"config.removed holds {share}; shares lie between 0 and 1, and 0 needs config.bits.")
+    for i, pair in enumerate(config.n_of_m):
+        if len(pair) != 2 or not 0 < pair[0] < pair[1]:
+            raise ValueError(f"config.n_of_m[{i}] is {tuple(pair)}; it must be two numbers, (2, 4) for 2 of every 4.")
+    for name in ("seed", "validation"):
+        least(f"config.{name}", getattr(config, name), 0)
     for bits in config.bits:
         if not 2 <= bits <= 8:
             raise ValueError(f"config.bits holds {bits}; it must lie in 2..8.")

@@ -15,6 +15,9 @@ SOLVERS = ("admm", "gradual_magnitude")
 QUANTIZERS = ("levels", "codebook")
 LOOPS = ("step", "scan")
 OPTIMIZERS = ("adam", "sgd")
+LARGEST_INT = 1 << 31  # what counts images, steps and channels, or seeds a generator, is below it
+LARGEST_FLOAT = 1e30
+LONGEST_TEXT = 1000
 
 
 @dataclass
@@ -229,7 +232,13 @@ def least(at: str, value: float, least: int) -> None:
 
 def check_types(value: Any, at: str) -> None:
     """Recursively compares a dataclass's values with its annotations."""
-    for name, hint in typing.get_type_hints(type(value)).items():
+    known = typing.get_type_hints(type(value))
+    for name in vars(value):
+        if name not in known:
+            raise ValueError(f"{at}.{name} is unknown; {at} has the fields {', '.join(known)}.")
+    for name, hint in known.items():
+        if not hasattr(value, name):
+            raise ValueError(f"{at}.{name} is missing; it must be of type {_name(hint)}.")
         _check_type(getattr(value, name), hint, f"{at}.{name}")
 
 
@@ -248,17 +257,45 @@ def _check_type(value: Any, hint: Any, at: str) -> None:
         if not isinstance(value, dict):
             raise ValueError(f"{at} is a {type(value).__name__}; it must be a dict.")
         for key, item in value.items():
-            _check_type(item, typing.get_args(hint)[1], f"{at}[{key!r}]")
+            _check_type(key, typing.get_args(hint)[0], f"the key {key!r:.40} of {at}")
+            _check_type(item, typing.get_args(hint)[1], f"{at}[{key!r:.40}]")
     elif origin is types.UnionType:
         for option in typing.get_args(hint):
             if option is type(value):
                 return
         raise ValueError(f"{at} is a {type(value).__name__}; it must be {hint}.")
+    elif hint is Any:
+        _check_plain(value, at)
     elif hint is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{at} is {value!r}; it must be a number.")
+            raise ValueError(f"{at} is {value!r:.40}; it must be a number.")
+        if abs(value) > LARGEST_FLOAT or value != value:
+            raise ValueError(f"{at} is {_brief(value)}; it must be a finite number.")
     elif isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
-        raise ValueError(f"{at} is {value!r}; it must be of type {_name(hint)}.")
+        raise ValueError(f"{at} is {value!r:.40}; it must be of type {_name(hint)}.")
+    elif hint is int and abs(value) >= LARGEST_INT:
+        raise ValueError(f"{at} is {_brief(value)}; integers must be below {LARGEST_INT:,} in size.")
+    elif hint is str and len(value) > LONGEST_TEXT:
+        raise ValueError(f"{at} is a text of {len(value):,} characters; at most {LONGEST_TEXT:,} are allowed.")
+
+
+def _check_plain(value: Any, at: str) -> None:
+    """What may be anything must still come back from ``config.json``."""
+    if isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _check_plain(item, f"{at}[{i}]")
+    elif isinstance(value, dict):
+        _check_type(value, dict[str, Any], at)
+    elif value is not None:
+        hint = type(value)
+        if hint not in (bool, int, float, str):
+            raise ValueError(f"{at} is a {hint.__name__}; use a number, a text, or lists and dicts of them.")
+        _check_type(value, hint, at)
+
+
+def _brief(value: float) -> str:
+    """A number of any size in a few characters."""
+    return f"an integer of {value.bit_length()} bits" if isinstance(value, int) and abs(value) > 1e15 else f"{value}"
 
 
 def _name(hint: Any) -> str:
