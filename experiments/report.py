@@ -77,6 +77,11 @@ def write_html(workdir: str | os.PathLike[str], control: str | os.PathLike[str] 
         write_atomic(page, html(report, metrics, stages).encode())
     except KeyError as error:
         raise ValueError(f"{path / 'report.json'} has no entry {error}: it is not the report of a run.") from error
+    except (TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        raise ValueError(
+            f"{path / 'report.json'} holds something else than the report of a run ({error}); remove it and run the "
+            "same command again."
+        ) from error
     except OSError as error:
         raise ValueError(f"{page} cannot be written: {error.strerror}.") from error
     return page

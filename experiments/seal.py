@@ -29,11 +29,16 @@ def seal(values: Mapping[str, Any], start: int = 0) -> dict[str, Any]:
     return {**values, CRC: zlib.crc32(json.dumps(values).encode(), start)}
 
 
-def unseal(values: Any, start: int = 0) -> dict[str, Any]:
+def unseal(values: Any, start: int = 0, *, required: bool = False) -> dict[str, Any]:
     """The values without their checksum, which must be right if there is one.
 
+    Args:
+      values: What `seal` returned.
+      start: As for `seal`.
+      required: Whether there must be one.
+
     Raises:
-      ValueError: If it is not, or the values are no JSON object.
+      ValueError: If it is not right, or absent though required, or the values are no JSON object.
 
     >>> unseal(seal({"step": 1}))
     {'step': 1}
@@ -45,6 +50,8 @@ def unseal(values: Any, start: int = 0) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, not an object")
     rest = {name: value for name, value in values.items() if name != CRC}
+    if required and CRC not in values:
+        raise ValueError("it has no checksum, unlike its neighbours")
     if CRC in values and values[CRC] != seal(rest, start)[CRC]:
         raise ValueError("its checksum does not match its contents")
     return rest

@@ -243,9 +243,11 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     records = []
-    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
+    lines = file.read_bytes().split(b"\n")[:-1]
+    sealed = _sealed(file.parent)
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(unseal(json.loads(line)))
+            records.append(unseal(json.loads(line), required=sealed))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is damaged at line {number} ({_why(error)}); {_WAY_OUT}") from error
     return records
@@ -259,9 +261,16 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     file = Path(path) / REPORT
     try:
-        return unseal(json.loads(file.read_bytes()))
+        return unseal(json.loads(file.read_bytes()), required=_sealed(Path(path)))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({_why(error)}); remove it and run the same command again.") from error
+
+
+def _sealed(path: Path) -> bool:
+    """Whether the records of a run have checksums; those of older ones have none."""
+    file = path / METRICS
+    lines = file.read_bytes().split(b"\n") if file.exists() else []
+    return sum(b'"crc": ' in line for line in lines) > len(lines) / 2
 
 
 _WAY_OUT = "restore the file, or start again in another workdir."
