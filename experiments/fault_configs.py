@@ -43,6 +43,7 @@ def checks() -> dict[type, Callable[[Any], None]]:
         schemes,
         sparse_config,
         study_config,
+        sweep_config,
     )
 
     return {
@@ -56,12 +57,13 @@ def checks() -> dict[type, Callable[[Any], None]]:
         cdc_config.CdcConfig: cdc_config.check,
         evolve_config.EvolveConfig: evolve_config.check,
         evolve_amounts_config.AmountsConfig: evolve_amounts_config.check,
+        sweep_config.Sweep: sweep_config.check,
     }
 
 
 def files() -> list[Path]:
     """The configuration files."""
-    return sorted(file for file in (ROOT / "configs").glob("*.py") if file.stem not in ("__init__", "common"))
+    return sorted(file for file in (ROOT / "configs").glob("*.py") if file.stem not in ("__init__", "common", "tasks"))
 
 
 def values(cases: int, seed: int = 0) -> Tally:

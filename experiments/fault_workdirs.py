@@ -66,7 +66,7 @@ def disks(folder: Path, cases: int, seed: int = 0) -> Tally:
       seed: Of the sizes.
 
     Returns:
-      What came of it: the run is refused in a sentence, leaves nothing half-written, and ends right when there is space.
+      What came of it: the run is refused in a sentence, leaves no half-written file, and ends right given space.
     """
     from experiments.fault_kills import compare
 
@@ -158,13 +158,16 @@ def clocks(folder: Path, cases: int, seed: int = 0) -> Tally:
     def jumping() -> float:
         return max(0.0, now() + draw.uniform(-10, 10) * YEAR)
 
+    def jumping_ns() -> int:
+        return int(1e9 * jumping())
+
     def interrupt() -> None:
         stop[0] -= 1
         if stop[0] == 0:
             raise InterruptedError
 
     def attempt(path: Path) -> None:
-        with mock.patch("time.time", jumping), mock.patch("time.time_ns", lambda: int(1e9 * jumping())):
+        with mock.patch("time.time", jumping), mock.patch("time.time_ns", jumping_ns):
             stop[0] = draw.randint(1, STEPS)
             with contextlib.suppress(InterruptedError):
                 stand_in(path, interrupt)

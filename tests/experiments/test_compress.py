@@ -12,20 +12,12 @@ import pytest
 
 from compressjax import data, storage, trees, zoo
 from experiments import (
-    cdc_config,
     compress,
-    curves,
     cuts,
     cutting,
-    evolve_amounts_config,
-    evolve_config,
-    oneshot_config,
+    fault_configs,
     phases,
     schema,
-    schemes,
-    sparse_config,
-    study_config,
-    sweep_config,
 )
 from experiments.fitting import accuracy
 from experiments.schema import Admm, Distill, Fit, Quantize
@@ -33,19 +25,7 @@ from experiments.workdir import Workdir, read_metrics
 from tests.experiments import tiny
 
 ROOT = Path(__file__).parents[2]
-CHECKS = {
-    schema.Config: schema.check,
-    cuts.ShrinkConfig: cuts.check,
-    schemes.LowPrecisionConfig: schemes.check,
-    curves.CurvesConfig: curves.check,
-    sparse_config.SparseConfig: sparse_config.check,
-    oneshot_config.OneshotConfig: oneshot_config.check,
-    study_config.StudyConfig: study_config.check,
-    cdc_config.CdcConfig: cdc_config.check,
-    evolve_config.EvolveConfig: evolve_config.check,
-    evolve_amounts_config.AmountsConfig: evolve_amounts_config.check,
-    sweep_config.Sweep: sweep_config.check,
-}
+CHECKS = fault_configs.checks()
 
 
 def test_leaves_every_promised_file(tiny_run):
@@ -205,7 +185,7 @@ def test_lost_records_are_noticed(tiny_run, tmp_path):
             directory.restore()
 
 
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common", "tasks"))
+CONFIGS = fault_configs.files()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
