@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,6 @@ class Trials:
         self._known: dict[tuple[str, str, int], Record] = {}
         for record in read_metrics(directory.path):
             self._known[record["task"], record["keep"], record["seed"]] = record
-        fleet.lead(lambda: _drop_cut_line(directory.path))
 
     @property
     def seconds(self) -> float:
@@ -143,13 +141,3 @@ class Trials:
 
 def _plainly(task: PruningTask, model: Model, params: Any, seed: int) -> Any:
     return task.retrain(model, params, seed=seed)
-
-
-def _drop_cut_line(path: Path) -> None:
-    """Removes a last line that a killed run left unfinished, so that the next record starts on a line of its own."""
-    from experiments.workdir import METRICS
-
-    file = path / METRICS
-    if file.exists() and (data := file.read_bytes()) and not data.endswith(b"\n"):
-        with open(file, "r+b") as lines:
-            lines.truncate(data.rfind(b"\n") + 1)

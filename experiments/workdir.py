@@ -63,6 +63,8 @@ class Workdir:
             ) from error
         try:
             self._claim()
+            with writing(self.path):
+                _drop_cut_line(self.path / METRICS)
         except BaseException:
             self.__exit__()
             raise
@@ -264,6 +266,12 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         return unseal(json.loads(file.read_bytes()), required=_sealed(Path(path)))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({_why(error)}); remove it and run the same command again.") from error
+
+
+def _drop_cut_line(file: Path) -> None:
+    """Removes a last line that a killed run left unfinished, so that the next record starts on a line of its own."""
+    if file.exists() and (data := file.read_bytes()) and not data.endswith(b"\n"):
+        os.truncate(file, data.rfind(b"\n") + 1)
 
 
 def _sealed(path: Path) -> bool:

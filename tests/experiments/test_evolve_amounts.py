@@ -1,13 +1,13 @@
 """A search of per-layer amounts on a tiny network end to end, the budget, resuming, and bad input."""
 
 import dataclasses
-import json
 
 import pytest
 
 from configs import evolve_amounts as configs
 from experiments import evolve_amounts, evolve_amounts_config
 from experiments.task_config import Task
+from experiments.workdir import read_report
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_second_run_searches_nothing_again(finished, monkeypatch):
 
     monkeypatch.setattr(evolve_amounts.Arena, "driver", never)
     assert evolve_amounts.run(config, workdir, progress=False) == report
-    assert json.loads((workdir / "report.json").read_text()) == report
+    assert read_report(workdir) == report
     assert "data:image" in (workdir / "report.html").read_text()
 
 

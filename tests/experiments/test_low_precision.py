@@ -1,7 +1,5 @@
 """A low-precision run of seconds: files hold levels, reports follow from files, integers agree, bad input."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,7 @@ from configs import lenet300_low_precision
 from experiments import low_precision
 from experiments.schema import Fit
 from experiments.schemes import LowPrecisionConfig, Scheme
-from experiments.workdir import Workdir
+from experiments.workdir import Workdir, read_report
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def test_integers_predict_what_the_fake_quantized_network_does(finished):
 def test_a_finished_run_is_read_and_not_repeated(finished):
     workdir, report = finished
     again = low_precision.run(lenet300_low_precision.get_config("tiny"), workdir, progress=False)
-    assert again == report == json.loads((workdir / "report.json").read_text())
+    assert again == report == read_report(workdir)
     assert "dorefa2-pact3" in (workdir / "report.html").read_text()
     assert "lsq4-lsq4" in low_precision.headline(report)
 

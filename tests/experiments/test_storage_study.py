@@ -1,7 +1,5 @@
 """A storage study of a tiny network, its sizes and crossover by hand, and bad input."""
 
-import json
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from configs import storage_study as configs
 from experiments import storage_study, study_costs, study_report
 from experiments.schema import Admm, Fit
 from experiments.study_config import KINDS, Scheme, StudyConfig, rules
+from experiments.workdir import read_report
 
 SHAPES = {"conv/kernel": (3, 3, 8, 16), "fc/kernel": (64, 10), "fc/bias": (10,)}
 
@@ -89,7 +88,7 @@ def test_single_weights_need_a_larger_advantage_at_fewer_bits():
 def test_a_finished_run_is_read_and_not_repeated(finished):
     workdir, config, report = finished
     again = storage_study.run(config, workdir, progress=False)
-    assert again == report == json.loads((workdir / "report.json").read_text())
+    assert again == report == read_report(workdir)
     page = (workdir / "report.html").read_text()
     assert "CSR" in page
     assert "image/svg+xml" in page

@@ -17,6 +17,16 @@ def test_records_come_back_and_a_torn_last_line_is_left_out(tmp_path):
     assert read_metrics(tmp_path) == [{"step": 0, "loss": 0.5}, {"step": 1, "loss": 0.25}]
 
 
+def test_a_record_after_a_torn_line_starts_on_its_own(tmp_path):
+    with Workdir(tmp_path, {}) as directory:
+        directory.record({"step": 0})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 1, "lo')
+    with Workdir(tmp_path, {}) as directory:
+        directory.record({"step": 1})
+    assert read_metrics(tmp_path) == [{"step": 0}, {"step": 1}]
+
+
 def test_restore_cuts_records_past_the_checkpoint(tmp_path):
     with Workdir(tmp_path, {}) as directory:
         directory.record({"step": 0})

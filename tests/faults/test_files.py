@@ -93,7 +93,11 @@ def test_records_that_a_checkpoint_covers_may_not_change(tmp_path):
         directory.record({"step": 0})
         directory.save(1, {"w": np.zeros(2)}, {"phase": 0})
     file = tmp_path / METRICS
-    file.write_bytes(file.read_bytes()[:-1] + b" ")  # its last line would look like one that was being written
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b" ")  # its last line looks like one that was being written
+    with Workdir(tmp_path, {}) as directory, pytest.raises(ValueError, match="lost records that checkpoint 1 covers"):
+        directory.restore()
+    file.write_bytes(whole.replace(b"0", b"1"))
     with Workdir(tmp_path, {}) as directory, pytest.raises(ValueError, match="checkpoint 1 covers other records"):
         directory.restore()
 
