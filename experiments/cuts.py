@@ -6,7 +6,20 @@ compares scores, amounts and platforms.
 
 from dataclasses import dataclass, field
 
-from experiments.schema import Admm, Base, Fit, check_admm, check_base, check_fit, check_kind, choice, least, positive
+from experiments.schema import (
+    LARGEST_BATCH,
+    Admm,
+    Base,
+    Fit,
+    check_admm,
+    check_base,
+    check_fit,
+    check_kind,
+    choice,
+    least,
+    most,
+    positive,
+)
 
 SCORES = ("l1", "l2", "geometric_median", "taylor", "norm_scale", "importance", "random")
 ALLOCATIONS = ("uniform", "global", "per_cost", "trim", "zeros")
@@ -85,6 +98,7 @@ def check(config: ShrinkConfig) -> None:
     check_fit("config.retrain", config.retrain)
     for name in ("multiple", "score_images", "reestimate_images", "trim_rounds", "trim_images", "latency_batch"):
         least(f"config.{name}", getattr(config, name), 1)
+    most("config.latency_batch", config.latency_batch, LARGEST_BATCH)
     if not 0 <= config.floor <= 1:
         raise ValueError(f"config.floor is {config.floor}; it is a share between 0 and 1.")
     if not config.cuts:

@@ -5,7 +5,8 @@ from typing import Any
 
 from experiments import task_config
 from experiments.channel_scores import NAMES
-from experiments.schema import check_kind, check_types, choice, least
+from experiments.evolve_config import LARGEST_POPULATION
+from experiments.schema import check_kind, check_types, choice, least, most
 from experiments.task_config import Task
 
 STRATEGIES = ("cma_es", "greedy", "random")
@@ -53,5 +54,6 @@ def check(config: Any) -> None:
         if name in config.strategies[:i]:
             raise ValueError(f"config.strategies[{i}] is {name!r} again.")
     least("config.population", config.population, 4)
+    most("config.population", config.population, LARGEST_POPULATION)
     for name in ("generations", "repeats", "images"):
         least(f"config.{name}", getattr(config, name), 1)

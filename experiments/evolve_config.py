@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments import task_config
-from experiments.schema import check_kind, check_types, least
+from experiments.schema import check_kind, check_types, least, most
 from experiments.task_config import Task
+
+LARGEST_POPULATION, LONGEST = 100_000, 1000  # formulas, tokens of a formula
 
 
 @dataclass
@@ -62,6 +64,8 @@ def check(config: Any) -> None:
         least(f"config.{name}", getattr(config, name), 1)
     least("config.seed", config.seed, 0)
     least("config.longer", config.longer, 0)
+    most("config.population", config.population, LARGEST_POPULATION)
+    most("config.length", config.length, LONGEST)
     if config.parents > config.population:
         raise ValueError(f"config.parents is {config.parents}, more than the population of {config.population}.")
     known = known_scores()

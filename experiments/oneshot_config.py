@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.schema import check_kind, check_types, choice, least
+from experiments.schema import check_kind, check_types, choice, least, most
 
+MOST_INPUTS = 1_000_000
 METHODS = ("magnitude", "wanda", "sparsegpt", "alps")
 
 
@@ -41,6 +42,7 @@ def check(config: OneshotConfig) -> None:
         choice(f"config.methods[{i}]", method, METHODS)
     for name in ("calibration", "batch_size", "evaluation"):
         least(f"config.{name}", getattr(config, name), 1)
+        most(f"config.{name}", getattr(config, name), MOST_INPUTS)
     if config.calibration % config.batch_size:
         raise ValueError(
             f"config.calibration is {config.calibration}; it must be a multiple of batch_size {config.batch_size}."

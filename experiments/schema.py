@@ -18,6 +18,9 @@ OPTIMIZERS = ("adam", "sgd")
 LARGEST_INT = 1 << 31  # what counts images, steps and channels, or seeds a generator, is below it
 LARGEST_FLOAT = 1e30
 LONGEST_TEXT = 1000
+MOST_EPOCHS = 1_000_000
+WIDEST = 1 << 14  # channels of a layer
+LARGEST_BATCH = 1 << 16  # images where a batch of them is made up
 
 
 @dataclass
@@ -198,6 +201,7 @@ def check_fit(at: str, fit: Fit) -> None:
     """Ranges of one phase of training; `at` is its name in the configuration."""
     positive(f"{at}.learning_rate", fit.learning_rate)
     least(f"{at}.epochs", fit.epochs, 0)
+    most(f"{at}.epochs", fit.epochs, MOST_EPOCHS)
     least(f"{at}.final_learning_rate", fit.final_learning_rate, 0)
     least(f"{at}.weight_decay", fit.weight_decay, 0)
     choice(f"{at}.optimizer", fit.optimizer, OPTIMIZERS)
@@ -228,6 +232,18 @@ def positive(at: str, value: float) -> None:
 def least(at: str, value: float, least: int) -> None:
     if not (value >= least and math.isfinite(value)):
         raise ValueError(f"{at} is {value}; it must be a finite number of at least {least}.")
+
+
+def most(at: str, value: float, most: int) -> None:
+    if value > most:
+        raise ValueError(f"{at} is {value}; it must be at most {most:,}.")
+
+
+def check_widths(at: str, widths: typing.Sequence[int]) -> None:
+    """Ranges of the widths of a dense network; () stands for the published ones."""
+    for i, width in enumerate(widths):
+        least(f"{at}[{i}]", width, 1)
+        most(f"{at}[{i}]", width, WIDEST)
 
 
 def check_types(value: Any, at: str) -> None:

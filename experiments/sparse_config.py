@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from experiments import contest
 from experiments.contest import Candidate, Contest
-from experiments.schema import Fit, check_fit, check_kind, least, positive
+from experiments.schema import Fit, check_fit, check_kind, least, most, positive
 
 METHODS = (
     "dense",
@@ -20,6 +20,7 @@ METHODS = (
     "gradual_magnitude",
     "admm",
 )
+LEAST_ROUND_RATIO = 1.01  # nearer to 1 the rounds of a lottery ticket never end
 FROM_DENSE = ("gradual_magnitude", "admm")  # begin with the epochs of config.pretrain
 
 
@@ -66,8 +67,8 @@ def check(config: SparseConfig) -> None:
             f"config.train.epochs is {config.train.epochs:g}; it must exceed config.pretrain.epochs and config.settle "
             f"together ({config.pretrain.epochs + config.settle:g}), which are parts of it."
         )
-    if not config.round_ratio > 1:
-        raise ValueError(f"config.round_ratio is {config.round_ratio}; it must be above 1.")
+    if not config.round_ratio >= LEAST_ROUND_RATIO:
+        raise ValueError(f"config.round_ratio is {config.round_ratio}; it must be at least {LEAST_ROUND_RATIO}.")
 
 
 def _check_value(at: str, candidate: Candidate) -> None:
@@ -79,6 +80,7 @@ def _check_value(at: str, candidate: Candidate) -> None:
     elif candidate.method == "acdc":
         if value < 1 or value != int(value):
             raise ValueError(f"{at} is {value}; the number of dense phases is a whole number of at least 1.")
+        most(at, value, 1000)
     elif candidate.method in ("soft_threshold", "admm"):
         positive(at, value)
     elif value:

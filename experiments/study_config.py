@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from experiments.schema import (
+    LARGEST_BATCH,
     Admm,
     Base,
     Fit,
@@ -13,8 +14,10 @@ from experiments.schema import (
     check_base,
     check_fit,
     check_kind,
+    check_widths,
     choice,
     least,
+    most,
     positive,
 )
 
@@ -78,6 +81,7 @@ def check(config: StudyConfig) -> None:
     kinds = [scheme.kind for scheme in config.schemes]
     if WEIGHTS not in kinds or len(set(kinds)) < max(2, len(kinds)):
         raise ValueError(f"config.schemes has the kinds {kinds}; name 'weights' and at least one other, each once.")
+    check_widths("config.widths", config.widths)
     check_admm("config.prune", config.prune)
     check_fit("config.retrain", config.retrain)
     check_fit("config.quantize", config.quantize)
@@ -89,6 +93,7 @@ def check(config: StudyConfig) -> None:
     least("config.group", config.group, 2)
     for name in ("latency_batch", "latency_repeats"):
         positive(f"config.{name}", getattr(config, name))
+        most(f"config.{name}", getattr(config, name), LARGEST_BATCH)
 
 
 def rung(kind: str, ratio: float) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from experiments.schema import Base, Fit, check_base, check_fit, least
+from experiments.schema import Base, Fit, check_base, check_fit, check_widths, least
 
 
 @dataclass
@@ -27,6 +27,7 @@ def check(at: str, task: Task) -> None:
     """
     check_base(task)
     check_fit(f"{at}.retrain", task.retrain)
+    check_widths(f"{at}.widths", task.widths)
     for rule, width in task.kept.items():
         least(f"{at}.kept[{rule!r}]", width, 1)
     for name in ("score_images", "reestimate_images"):

@@ -4,9 +4,27 @@ import math
 
 import pytest
 
-from configs import digits_admm, resnet_oneshot
-from experiments import fault_configs, oneshot_config, schema
+from configs import (
+    digits_admm,
+    evolve_amounts,
+    evolve_pruning,
+    lenet300_sparse,
+    resnet_oneshot,
+    resnet_shrink,
+    storage_study,
+)
+from experiments import (
+    cuts,
+    evolve_amounts_config,
+    evolve_config,
+    fault_configs,
+    oneshot_config,
+    schema,
+    sparse_config,
+    study_config,
+)
 from experiments.fault_configs import fits
+from experiments.schema import Fit
 
 pytestmark = pytest.mark.faults
 
@@ -64,6 +82,27 @@ def test_oneshot_checks_types_too(name, value, message):
     setattr(config, name, value)
     with pytest.raises(ValueError, match=message):
         oneshot_config.check(config)
+
+
+@pytest.mark.parametrize(
+    ("file", "check", "name", "value"),
+    [
+        (evolve_pruning, evolve_config.check, "population", 2**30),
+        (evolve_pruning, evolve_config.check, "length", 2**30),
+        (evolve_amounts, evolve_amounts_config.check, "population", 2**30),
+        (storage_study, study_config.check, "widths", (2**30,)),
+        (storage_study, study_config.check, "latency_batch", 2**30),
+        (resnet_shrink, cuts.check, "latency_batch", 2**30),
+        (resnet_oneshot, oneshot_config.check, "evaluation", 2**30),
+        (lenet300_sparse, sparse_config.check, "round_ratio", 1.0000001),
+        (digits_admm, schema.check, "pretrain", Fit(epochs=1e12)),
+    ],
+)
+def test_sizes_that_fit_in_no_memory_and_rounds_that_never_end(file, check, name, value):
+    config = file.get_config("tiny")
+    setattr(config, name, value)
+    with pytest.raises(ValueError, match=rf"config.{name}.* must be at (most|least)"):
+        check(config)
 
 
 @pytest.mark.parametrize(
