@@ -205,7 +205,7 @@ DENSE = Candidate("dense")
         ({"train": Fit(epochs=2)}, "it must exceed"),
         ({"settle": 0.0}, r"config\.settle is 0\.0"),
         ({"every": 0}, r"config\.every is 0"),
-        ({"round_ratio": 1.0}, "must be above 1"),
+        ({"round_ratio": 1.0}, "must be at least 1.01"),
     ],
 )
 def test_bad_input_is_refused_before_training(changes, match, tmp_path):
