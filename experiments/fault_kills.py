@@ -104,15 +104,18 @@ def campaign(
         tally.runs += 1
         if code:
             tally.errors[said] += 1
+            tally.flaw(f"{workdir.name} ended with status {code}: {said}")
             note(tally)
             continue
         found = compare(whole, workdir)
         tally.lost, tally.repeated = tally.lost + found["lost"], tally.repeated + found["repeated"]
         tally.silent += len(found["changed"])
-        tally.right += not any(found.values())
-        note(tally)
-        if not any(found.values()):
+        if any(found.values()):
+            tally.flaw(f"{workdir.name}: {found}")
+        else:
+            tally.right += 1
             shutil.rmtree(workdir)
+        note(tally)
     return tally
 
 

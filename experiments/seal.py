@@ -72,6 +72,8 @@ def checksum(arrays: Any) -> int:
     found = 0
     for leaf in jax.tree.leaves(arrays):
         if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated:
+            if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                leaf = jax.random.key_data(leaf)
             array = np.ascontiguousarray(leaf)
             found = zlib.crc32(f"{array.dtype}{array.shape}".encode(), found)
             found = zlib.crc32(array.reshape(-1).view(np.uint8).data, found)

@@ -24,6 +24,7 @@ from experiments.seal import checksum, seal, unseal
 
 CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", ".lock"
 REPORT = "report.json"
+_WAY_OUT = "restore the file, or start again in another workdir."
 
 
 class Workdir:
@@ -43,6 +44,7 @@ class Workdir:
         self._config, self._fleet = config, fleet
         self._lock: Any = None
         self._manager: Any = None
+        self._seals = True  # a run that began without checksums goes on without
 
     def __enter__(self) -> "Workdir":
         self._fleet.lead(self._open)
@@ -64,7 +66,7 @@ class Workdir:
         try:
             self._claim()
             with writing(self.path):
-                _drop_cut_line(self.path / METRICS)
+                self._seals = _drop_cut_line(self.path / METRICS) == 0 or _sealed(self.path)
         except BaseException:
             self.__exit__()
             raise
@@ -170,7 +172,7 @@ class Workdir:
         if not self._fleet.leads:
             return
         with writing(self.path), open(self.path / METRICS, "a") as file:
-            file.write(json.dumps(seal(values)) + "\n")
+            file.write(json.dumps(seal(values) if self._seals else values) + "\n")
             file.flush()
 
     def write_report(self, report: Mapping[str, Any]) -> None:
@@ -268,20 +270,23 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{file} is damaged ({_why(error)}); remove it and run the same command again.") from error
 
 
-def _drop_cut_line(file: Path) -> None:
-    """Removes a last line that a killed run left unfinished, so that the next record starts on a line of its own."""
-    if file.exists() and (data := file.read_bytes()) and not data.endswith(b"\n"):
-        os.truncate(file, data.rfind(b"\n") + 1)
+def _drop_cut_line(file: Path) -> int:
+    """Removes a last line that a killed run left unfinished, so that the next record starts on a line of its own.
+
+    Returns the length in bytes of what is left.
+    """
+    data = file.read_bytes() if file.exists() else b""
+    length = data.rfind(b"\n") + 1
+    if length < len(data):
+        os.truncate(file, length)
+    return length
 
 
 def _sealed(path: Path) -> bool:
-    """Whether the records of a run have checksums; those of older ones have none."""
+    """Whether the records of a run have checksums; those of a run that began without have none."""
     file = path / METRICS
-    lines = file.read_bytes().split(b"\n") if file.exists() else []
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     return sum(b'"crc": ' in line for line in lines) > len(lines) / 2
-
-
-_WAY_OUT = "restore the file, or start again in another workdir."
 
 
 def _why(error: Exception) -> str:

@@ -77,6 +77,18 @@ def test_records_and_reports_of_older_runs_have_no_checksums(tmp_path):
     assert read_report(tmp_path) == {"seed": 0}
 
 
+def test_a_run_that_began_without_checksums_goes_on_without(tmp_path):
+    with Workdir(tmp_path, {}):
+        (tmp_path / METRICS).write_text('{"step": 0}\n')
+    with Workdir(tmp_path, {}) as directory:
+        for step in range(1, 4):
+            directory.record({"step": step})
+        directory.write_report({"seed": 0})
+        assert directory.report() == {"seed": 0}
+    assert read_metrics(tmp_path) == [{"step": step} for step in range(4)]
+    assert (tmp_path / METRICS).read_text().count("crc") == 0
+
+
 def test_a_changed_report_is_refused(tmp_path):
     with Workdir(tmp_path, {}) as directory:
         directory.record({"step": 0})
