@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -194,32 +195,25 @@ def writers(folder: Path, cases: int) -> Tally:
     """
     tally = Tally("two writers")
     for i in range(cases):
-        inside: list[int] = []
         start, end = threading.Barrier(WRITERS), threading.Barrier(WRITERS)
-        arguments = (tally, folder / f"run{i}", inside, start, end)
-        threads = [threading.Thread(target=_write, args=arguments) for _ in range(WRITERS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if len(inside) != 1:
+        with ThreadPoolExecutor(WRITERS) as pool:
+            attempts = [pool.submit(_write, folder / f"run{i}", start, end) for _ in range(WRITERS)]
+        for attempt in attempts:
+            judged(tally, f"run {i}", attempt.result)
+        inside = sum(attempt.exception() is None for attempt in attempts)
+        if inside != 1:
             tally.silent += 1
-            tally.flaw(f"{len(inside)} of {WRITERS} were let in")
+            tally.flaw(f"{inside} of {WRITERS} were let in")
     return tally
 
 
-def _write(tally: Tally, path: Path, inside: list[int], start: threading.Barrier, end: threading.Barrier) -> None:
-    def attempt() -> None:
-        with contextlib.ExitStack() as stack:
-            try:
-                directory = stack.enter_context(Workdir(path, CONFIG))
-                inside.append(threading.get_ident())
-                directory.record({"writer": len(inside)})
-            finally:
-                end.wait()  # nobody leaves before all have tried
-
+def _write(path: Path, start: threading.Barrier, end: threading.Barrier) -> None:
     start.wait()
-    judged(tally, path.name, attempt)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(Workdir(path, CONFIG)).record({"step": 0})
+        finally:
+            end.wait()  # nobody leaves before all have tried
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ class Workdir:
                 f"Another run is writing to {self.path}; wait for it or choose another workdir."
             ) from error
         try:
-            self._claim()
             with writing(self.path):
+                self._claim()
                 self._seals = _drop_cut_line(self.path / METRICS) == 0 or _sealed(self.path)
         except BaseException:
             self.__exit__()
