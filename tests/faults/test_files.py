@@ -21,10 +21,10 @@ def lawful(tally, tried):
 
 
 def test_damaged_artefacts():
-    plain, sealed = fault_files.artefacts(100)
-    lawful(plain, 100)
-    assert plain.refused == 100  # the checksum sees everything
-    lawful(sealed, 100)
+    plain, sealed = fault_files.artefacts(60)
+    lawful(plain, 60)
+    assert plain.refused == 60  # the checksum sees everything
+    lawful(sealed, 60)
 
 
 def test_damaged_records_reports_and_configurations(tmp_path):
@@ -37,11 +37,11 @@ def test_damaged_checkpoints(tmp_path):
     assert tally.refused
 
 
-@pytest.mark.parametrize("data", fault_files.artefact_bytes()[::6])
-def test_another_version_in_the_header_is_noticed(data):
+def test_another_version_in_the_header_is_noticed():
     """The checksum does not cover the version."""
-    with pytest.raises(ValueError, match="names or metadata"):
-        storage.decode(data[:3] + b"\1" + data[4:])
+    for data in fault_files.artefact_bytes()[::6]:
+        with pytest.raises(ValueError, match="names or metadata"):
+            storage.decode(data[:3] + b"\1" + data[4:])
 
 
 def test_damage_always_changes_something():
