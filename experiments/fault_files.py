@@ -126,7 +126,7 @@ def _decode(data: bytes, further: bool = False) -> None:
             storage.entries(data, max_elements=MOST_ELEMENTS)
     finally:
         taken = peak() - before
-        if taken > MOST_MEMORY:
+        if before and taken > MOST_MEMORY:  # 0 where the system does not say
             raise AssertionError(f"took {taken:,} bytes of memory")
 
 
