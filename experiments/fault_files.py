@@ -63,7 +63,8 @@ def damage(data: bytes, draw: random.Random, others: Sequence[bytes] = ()) -> tu
     >>> found != bytes(20)
     True
     """
-    out, done = bytearray(data), []
+    out = bytearray(data)
+    done: list[str] = []
     while bytes(out) == data or draw.random() < 0.3:
         kind = draw.choice(["flip", "byte", "insert", "delete", "truncate", "swap", "length", "splice"])
         size = draw.randint(1, 12)
