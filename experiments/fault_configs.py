@@ -15,6 +15,7 @@ import math
 import random
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -257,7 +258,8 @@ def _parsed(file: Path, argument: str, known: Mapping[type, Callable[[Any], None
     argv = ["program", f"--config={file}:tiny", argument]
     mine = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=mine, sys_argv=argv)
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    with contextlib.redirect_stderr(io.StringIO()) as said, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of how ml_collections loads a file
         try:
             parse(argv, mine)
         except SystemExit as ended:

@@ -194,6 +194,7 @@ def checkpoints(folder: Path, cases: int, seed: int = 0) -> Tally:
 
     tally, draw = Tally("checkpoint"), random.Random(seed)
     rng = np.random.default_rng(seed)
+    arrays: list[dict[str, dict[str, Any]]]
     arrays = [{"params": {"w": rng.normal(size=(20, 30)).astype(np.float32), "n": np.arange(9)}} for _ in range(2)]
     whole, place = folder / "whole", folder / "damaged"
     with Workdir(whole, {}) as directory:
