@@ -11,7 +11,11 @@ Retraining is a fraction of the published 200 epochs.
 from configs import tasks
 from experiments.cdc_config import NAMES, TEACHING, CdcConfig, Teaching
 
-EVOLVED = {"evolved_lenet5": "l2 + vP + l2"}  # by configs/evolve_pruning.py:lenet5
+EVOLVED = {  # by configs/evolve_pruning.py
+    "evolved": "(sqrt(std(l2) + sum(sP - mP)) - neg(std(neg(nP)))) "
+    "* ((sqrt(std(l2) + sum(l1)) - neg(std(neg(nP)))) * sQ)",
+    "evolved_lenet5": "l2 + vP + l2",  # its profile lenet5
+}
 
 
 def get_config(profile: str = "full") -> CdcConfig:

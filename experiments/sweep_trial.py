@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.launch import PREEMPTED
 from experiments.sweep_config import Resources, Trial
 from experiments.workdir import LOCK, write_atomic
 
@@ -34,7 +35,7 @@ PREPARED, UNFINISHED = "prepared", "unfinished"
 
 
 class LostError(Exception):
-    """A trial's process did not end by itself: it was killed, or its directory stayed locked."""
+    """A trial's process did not end by itself: it was killed or asked to stop, or its directory stayed locked."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,8 @@ def attempt(job: Job, watch: Callable[[], None] = lambda: None, *, every: float 
         return
     if status < 0:
         raise LostError(f"killed by {signal.Signals(-status).name}")
+    if status == PREEMPTED:
+        raise LostError("asked to stop by SIGTERM")
     reason = _reason(directory / LOG, start) or f"exit status {status}"
     end(directory, FAILED, reason if status else f"{job.trial.module} ended without a report.json")
 
