@@ -120,7 +120,7 @@ class Place:
     def put(self, value: Any) -> None:
         """Replaces it."""
         if dataclasses.is_dataclass(self.holder):
-            setattr(self.holder, self.name, value)
+            object.__setattr__(self.holder, self.name, value)  # a frozen one as well
         else:
             self.holder[self.name] = value
 
@@ -169,7 +169,7 @@ def change(config: Any, draw: random.Random) -> tuple[str, bool]:
         return f"{what}: {word[:20]!r}", not fits(word, place.hint)
     parts = [config, *(p.value for p in found if dataclasses.is_dataclass(p.value))]
     if kind == "unknown":
-        setattr(draw.choice(parts), draw.choice(["sead", "Seed", "_seed", "epoch"]), 1)
+        object.__setattr__(draw.choice(parts), draw.choice(["sead", "Seed", "_seed", "epoch"]), 1)
         return what, True
     if kind == "absent":
         part = draw.choice(parts)

@@ -278,7 +278,7 @@ def _check_type(value: Any, hint: Any, at: str) -> None:
     elif origin is types.UnionType:
         for option in typing.get_args(hint):
             if option is type(value):
-                return
+                return check_types(value, at) if dataclasses.is_dataclass(option) else None
         raise ValueError(f"{at} is a {type(value).__name__}; it must be {hint}.")
     elif hint is Any:
         _check_plain(value, at)

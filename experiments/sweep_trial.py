@@ -8,6 +8,8 @@
 
 The process dies with the one that waits for it, however that one ends, so that a trial is never run by two machines at
 once: it watches its standard input, whose other end only the waiting process holds.
+
+    python -m experiments.sweep_trial MODULE ARGUMENT ...      # what a sweep starts
 """
 
 import fcntl
