@@ -23,7 +23,7 @@ help:
 	@echo "make wheel   build the wheel, and test it in an environment of its own outside of the sources"
 	@echo "make test-newest  all tests on both supported pairs: OLDEST=python3.11 and NEWEST=python3.12"
 	@echo "make bench   speed ratios on this machine"
-	@echo "make aot-tpu compile every TPU kernel for real TPUs, on any x86 Linux (downloads libtpu, about 150 MB)"
+	@echo "make aot-tpu compile every TPU kernel and training step for real TPUs, on any x86 Linux (downloads libtpu, about 150 MB)"
 	@echo "make aot-cuda compile every Hopper kernel for sm_90a, on any x86 Linux (downloads CUDA, about 4 GB)"
 	@echo "make clean   remove the environment and all caches (runs/ and results/ stay)"
 
@@ -101,11 +101,12 @@ TPU_VENV ?= build/tpu-venv
 
 $(TPU_VENV)/.installed-$(VERSION): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -m venv --clear $(TPU_VENV)
-	@$(TPU_VENV)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[tpu]"
+	@$(TPU_VENV)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[tpu,experiments]"
 	@touch $@
 
 aot-tpu: $(TPU_VENV)/.installed-$(VERSION)
 	JAX_PLATFORMS=cpu $(TPU_VENV)/bin/python -m experiments.aot_tpu
+	JAX_PLATFORMS=cpu $(TPU_VENV)/bin/python -m experiments.aot_steps
 
 # Likewise the CUDA compilers.
 CUDA_VENV ?= build/cuda-venv

@@ -1,23 +1,31 @@
-"""The training steps of ``--distributed``, as programs for a pod that is not there.
+"""The training steps of ``--distributed``, compiled for a pod that is not there: ``python -m experiments.aot_steps``.
 
 A step is what `experiments.fitting.SharedTrainer` runs: batches split over the "data" axis of a mesh, everything else
-whole on every device.  `lower` writes it for TPUs on any machine, and the TPU compiler takes it from there.
+whole on every device.  `lower` writes it for TPUs on any machine, and the TPU compiler, which needs no TPU (see
+`experiments.aot_tpu`), compiles it for all devices of a slice.  Nothing is run.
 """
 
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import app, flags
+from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from compressjax import zoo
 from compressjax.zoo import Model
+from experiments.aot_tpu import use_compiler
+from experiments.distributed import make_mesh
 from experiments.fitting import Carry, Teacher, shared_programs
 from experiments.phases import nonzero_masks, optimizer, solver_admm
 from experiments.schema import Admm, Fit
 
+_SLICES = flags.DEFINE_list("slices", ["v5e:4x4"], "Slices of TPUs to compile for.")
 SCANNED = 16  # steps in one program, of those that scan
 
 
@@ -105,3 +113,26 @@ def lower(step: Step, mesh: Any) -> Any:
         number,
         key,
     ).lower(lowering_platforms=("tpu",))
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+    use_compiler()
+    meshes = {name: make_mesh(devices=topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+              for name in _SLICES.value}  # fmt: skip
+    print(f"JAX {jax.__version__}: seconds to compile a training step, and all-reduces in it")
+    print(f"{'step':36s}" + "".join(f"{f'{name} ({mesh.size})':>20s}" for name, mesh in meshes.items()))
+    for title, step in STEPS.items():
+        cells = []
+        for mesh in meshes.values():
+            begin = time.perf_counter()
+            text = lower(step, mesh).compile().as_text() or ""
+            cells.append(f"{time.perf_counter() - begin:.1f} s, {text.count(' all-reduce(')}")
+        print(f"{title:36s}" + "".join(f"{cell:>20s}" for cell in cells), flush=True)
+    print("All compile.")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    app.run(main)

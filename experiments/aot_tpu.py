@@ -153,9 +153,8 @@ def compile_for(topology: str, case: Case, operation: str) -> tuple[str, float]:
     return answer, time.perf_counter() - start
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+def use_compiler() -> None:
+    """Prepares JAX to compile for TPUs that are not there; before anything else that uses a device."""
     if importlib.util.find_spec("libtpu") is None:
         raise app.UsageError("The TPU compiler, libtpu, is not installed here: run `make aot-tpu`.")
     # Without these the library looks for the machine it expects to run on.
@@ -163,6 +162,12 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+    use_compiler()
     names, failures = _GENERATIONS.value, []
     print(f"JAX {jax.__version__}: seconds to compile the product, the gradient of its input, and that of its weights")
     print(f"{'kernel':32s}" + "".join(f"{name:>20s}" for name in names))

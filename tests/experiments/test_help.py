@@ -9,7 +9,7 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent.parent / "experiments"
 PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8"))
-COMPILERS = {"aot_cuda", "aot_tpu"}  # their tables of kernels are made of JAX's types
+COMPILERS = {"aot_cuda", "aot_steps", "aot_tpu"}  # their tables of kernels are made of JAX's types
 HEAVY = ("flax", "jax", "matplotlib", "orbax", "sklearn")
 
 
