@@ -59,10 +59,12 @@ def main(argv: list[str]) -> None:
     """Flag shell around `run`."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import evolve_report, launch
+    from experiments import launch
 
     launch.cache_compilations()
     config, fleet = flags.FLAGS.config, launch.fleet()
+    from experiments import evolve_report  # it makes arrays, which must wait until the processes have met
+
     result = run(config, flags.FLAGS.workdir, fleet=fleet)
     if not fleet.leads:
         return

@@ -231,3 +231,37 @@ def test_flags_that_do_not_place_a_process(flags, message, tmp_path):
     assert message in said[0]
     assert "Traceback" not in said[0]
     assert not (tmp_path / "run").exists()
+
+
+def records(workdir):
+    """Trials by what they are of, without the time they took; their order depends on who was done first."""
+    found = {}
+    for record in read_metrics(workdir):
+        found[record["task"], record["keep"], record["seed"]] = {k: v for k, v in record.items() if k != "seconds"}
+    return found
+
+
+@pytest.mark.slow
+def test_evolve_shares_its_trials(tmp_path):
+    program, config = ("-m", "experiments.evolve"), "configs/evolve_pruning.py:tiny"
+    for count in (1, 2):
+        codes, said = together(count, tmp_path / f"{count}", program=program, config=config)
+        assert codes == [0] * count, "\n".join(text[-3000:] for text in said)
+    one, two = tmp_path / "1", tmp_path / "2"
+    assert records(two).keys() == records(one).keys()
+    for key, record in records(one).items():
+        assert records(two)[key] == pytest.approx(record, abs=0.01)  # one of 180 images or so
+    assert (two / "candidates.jsonl").read_text() == (one / "candidates.jsonl").read_text()
+    assert len(read_metrics(two)) == len(read_metrics(one))  # nothing was done twice
+
+
+@pytest.mark.slow
+def test_shrink_on_two_processes_is_that_on_one(tmp_path):
+    program, config = ("-m", "experiments.shrink"), "configs/lenet5_ssl.py:tiny"
+    for count in (1, 2):
+        codes, said = together(count, tmp_path / f"{count}", program=program, config=config)
+        assert codes == [0] * count, "\n".join(text[-3000:] for text in said)
+    ours, theirs = (read_metrics(tmp_path / name) for name in ("2", "1"))
+    assert [(r["phase"], r["step"]) for r in ours] == [(r["phase"], r["step"]) for r in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["validation_accuracy"] == pytest.approx(b["validation_accuracy"], abs=0.02)
