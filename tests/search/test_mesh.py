@@ -50,8 +50,8 @@ def on_one_and_eight_devices():
 
 def on_one_device():
     records, _ = on_one_and_eight_devices()
-    assert len(records) == 2 * (6 * 10 + 1)
-    assert len({tuple(r["fitness"]) for r in records if "fitness" in r}) > 100
+    assert len(records) == 2 * (6 * 37 + 1)
+    assert len({tuple(r["fitness"]) for r in records if "fitness" in r}) > 400
     return records
 
 

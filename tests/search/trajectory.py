@@ -37,12 +37,12 @@ if __name__ == "__main__":
 
     mesh = jax.make_mesh((devices,), ("population",), axis_types=(AxisType.Auto,))
     records = []
-    # 10 members are no multiple of 8 or 4 devices: they are padded.
+    # 37 members are no multiple of 8 or 4 devices: they are padded; with one or two per device XLA may compile other loops.
     for kind, evaluator in (
         (CMA_ES, Evaluator(sharded(common, mesh))),
         (DifferentialEvolution, Evaluator(sharded(single, mesh), common=False, cache=True)),
     ):
-        driver = Driver(space, strategy(kind, space, 10), evaluator)
+        driver = Driver(space, strategy(kind, space, 37), evaluator)
         state = driver.start(jax.random.key(1))
         for after, found in driver.run(state, 6):
             state = after
