@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def launch(devices, *arguments, here=None):
 def records_of(processes):
     """What each process printed, last line."""
     try:
-        ends = [process.communicate(timeout=300) for process in processes]
+        with ThreadPoolExecutor(len(processes)) as pool:  # all pipes at once: the processes wait for each other
+            ends = list(pool.map(lambda process: process.communicate(timeout=300), processes))
     finally:
         for process in processes:
             process.kill()

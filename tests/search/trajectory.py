@@ -37,7 +37,7 @@ if __name__ == "__main__":
 
     mesh = jax.make_mesh((devices,), ("population",), axis_types=(AxisType.Auto,))
     records = []
-    # 37 members are no multiple of 8 or 4 devices: they are padded; with one or two per device XLA may compile other loops.
+    # 37 members are padded on 8 or 4 devices; with one or two each, XLA may compile another loop.
     for kind, evaluator in (
         (CMA_ES, Evaluator(sharded(common, mesh))),
         (DifferentialEvolution, Evaluator(sharded(single, mesh), common=False, cache=True)),
