@@ -63,7 +63,11 @@ def arrange(fault: str, index: int) -> None:
         return call
 
     if kind == "save":
-        ocp.StandardCheckpointHandler.finalize = failing(ocp.StandardCheckpointHandler.finalize)
+        handler = ocp.StandardCheckpointHandler
+        if index:  # only process 0 finalizes
+            handler.async_save = failing(handler.async_save)
+        else:
+            handler.finalize = failing(handler.finalize)
         return
     for trainer in (Trainer, SharedTrainer):
         trainer.steps = failing(trainer.steps)
