@@ -20,10 +20,11 @@ from compressjax.search import Evaluator, sharded
 ROOT = Path(__file__).parent.parent.parent
 
 
-def launch(devices, *arguments, here=None):
+def launch(devices, *arguments, here=None, members=37):
     """Starts the program with some devices of its own."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(here or devices)}
     environment.pop("XLA_FLAGS", None)
+    environment["MEMBERS"] = str(members)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH", "")]))
     command = [sys.executable, str(ROOT / "tests" / "search" / "trajectory.py"), str(devices), *map(str, arguments)]
     return subprocess.Popen(
@@ -45,21 +46,33 @@ def records_of(processes):
 
 
 @cache
-def on_one_and_eight_devices():
-    one, eight = records_of([launch(1), launch(8)])
+def on_one_and_eight_devices(members):
+    one, eight = records_of([launch(1, members=members), launch(8, members=members)])
     return one, eight
 
 
-def on_one_device():
-    records, _ = on_one_and_eight_devices()
-    assert len(records) == 2 * (6 * 37 + 1)
-    assert len({tuple(r["fitness"]) for r in records if "fitness" in r}) > 400
+def on_one_device(members=37):
+    records, _ = on_one_and_eight_devices(members)
+    assert len(records) == 2 * (6 * members + 1)
+    assert len({tuple(r["fitness"]) for r in records if "fitness" in r}) > 10 * members
     return records
 
 
-def test_eight_devices_give_the_same_search():
-    _, eight = on_one_and_eight_devices()
-    assert eight == on_one_device()
+NEWER = tuple(map(int, jax.__version__.split(".")[:2])) > (0, 10)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        37,
+        pytest.param(
+            10, marks=pytest.mark.xfail(NEWER, reason="two to a device: JAX 0.12 rounds other loops otherwise")
+        ),
+    ],
+)
+def test_eight_devices_give_the_same_search(members):
+    _, eight = on_one_and_eight_devices(members)
+    assert eight == on_one_device(members)
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])

@@ -4,12 +4,13 @@ python trajectory.py DEVICES [COORDINATOR PROCESSES PROCESS]
 """
 
 import json
+import os
 import sys
 
 import jax
 
 if __name__ == "__main__":
-    devices = int(sys.argv[1])
+    devices, members = int(sys.argv[1]), int(os.environ.get("MEMBERS", "37"))
     if len(sys.argv) > 2:
         jax.distributed.initialize(sys.argv[2], num_processes=int(sys.argv[3]), process_id=int(sys.argv[4]))
 
@@ -37,12 +38,12 @@ if __name__ == "__main__":
 
     mesh = jax.make_mesh((devices,), ("population",), axis_types=(AxisType.Auto,))
     records = []
-    # 37 members are padded on 8 or 4 devices; with one or two each, XLA may compile another loop.
+    # 10 and 37 members are no multiple of 8 or 4 devices: they are padded.
     for kind, evaluator in (
         (CMA_ES, Evaluator(sharded(common, mesh))),
         (DifferentialEvolution, Evaluator(sharded(single, mesh), common=False, cache=True)),
     ):
-        driver = Driver(space, strategy(kind, space, 37), evaluator)
+        driver = Driver(space, strategy(kind, space, members), evaluator)
         state = driver.start(jax.random.key(1))
         for after, found in driver.run(state, 6):
             state = after
