@@ -23,6 +23,7 @@ from absl import app, flags
 from jax.experimental import topologies
 
 import pallas_kernels as pk
+from experiments.launch import refuse_arguments
 
 H200 = """
 gpu_device_info {
@@ -173,8 +174,7 @@ def compile_case(call: Call, device: Any) -> Row:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+    refuse_arguments(argv)
     os.environ["MOSAIC_GPU_DUMP_PTXAS"] = "1"
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)

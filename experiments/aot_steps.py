@@ -22,6 +22,7 @@ from compressjax.zoo import Model
 from experiments.aot_tpu import use_compiler
 from experiments.distributed import make_mesh
 from experiments.fitting import Carry, Teacher, shared_programs
+from experiments.launch import refuse_arguments
 from experiments.phases import nonzero_masks, optimizer, solver_admm
 from experiments.schema import Admm, Fit
 
@@ -116,8 +117,7 @@ def lower(step: Step, mesh: Any) -> Any:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+    refuse_arguments(argv)
     use_compiler()
     meshes = {name: make_mesh(devices=topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
               for name in _SLICES.value}  # fmt: skip

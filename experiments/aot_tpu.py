@@ -20,6 +20,7 @@ from absl import app, flags
 from jax.experimental import topologies
 
 import pallas_kernels as pk
+from experiments.launch import refuse_arguments
 
 # One device each; the names are those of the compiler.
 GENERATIONS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
@@ -165,8 +166,7 @@ def use_compiler() -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+    refuse_arguments(argv)
     use_compiler()
     names, failures = _GENERATIONS.value, []
     print(f"JAX {jax.__version__}: seconds to compile the product, the gradient of its input, and that of its weights")

@@ -20,6 +20,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from experiments.launch import refuse_arguments
 from experiments.timing import Row, compare, interleaved, to_text
 
 SUITES = ("all", "train", "transforms", "projection", "storage", "population", "expressions", "search")
@@ -184,8 +185,7 @@ def run(suite: str, repeats: int, *, small: bool = False, network: str = "lenet5
 
 def main(argv: list[str]) -> None:
     """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     values = flags.FLAGS
     logging.set_verbosity(logging.WARNING)  # JAX reports each backend that is not there
     try:

@@ -22,6 +22,8 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from experiments.launch import refuse_arguments
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -205,8 +207,7 @@ def _bar(progress: bool) -> Callable[[Iterable[Any]], Iterable[Any]]:
 
 def main(argv: list[str]) -> None:
     """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     given = flags.FLAGS
     if not given["verbosity"].present:
         logging.set_verbosity(logging.WARNING)

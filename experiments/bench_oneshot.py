@@ -22,6 +22,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.bench_storage import peak, reset_peak, resident
+from experiments.launch import refuse_arguments
 from experiments.timing import Row, to_text
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "alps", "alps_numpy")
@@ -207,8 +208,7 @@ def table(record: dict[str, Any]) -> list[Row]:
 
 def main(argv: list[str]) -> None:
     """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     values = flags.FLAGS
     try:
         record = run(values.size, values.rows, values.keep, values.repeats)

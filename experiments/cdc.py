@@ -11,8 +11,6 @@ command again resumes.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 if TYPE_CHECKING:
     from experiments.cdc_config import CdcConfig
 
@@ -38,28 +36,17 @@ def run(config: "CdcConfig", workdir: str | Path, *, progress: bool = True) -> d
 
     cdc_config.check(config)
     with Workdir(workdir, schema.to_dict(config)) as directory:
-        finished = directory.path / "report.json"
-        if not finished.exists():
-            report = compare(config, directory, progress=progress)
-            directory.write_report(report)
-        found = directory.report()
-        directory.write("report.html", cdc_report.html(found).encode())
-        return found
+        return directory.finish(lambda: compare(config, directory, progress=progress), cdc_report.html)
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import cdc_report, launch
+def headline(report: dict[str, Any]) -> str:
+    """The lines that a person reads first."""
+    from experiments import cdc_report
 
-    launch.cache_compilations()
-    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
-    print(cdc_report.headline(result))
-    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+    return cdc_report.headline(report)
 
 
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main)
+    program(run, headline)

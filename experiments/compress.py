@@ -14,8 +14,6 @@ On several machines: --distributed (docs/pods.md).  A SIGTERM makes the run save
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 from experiments.distributed import ALONE, Fleet
 
 if TYPE_CHECKING:
@@ -44,33 +42,25 @@ def run(config: "Config", workdir: str | Path, *, progress: bool = True, fleet: 
 
     schema.check(config)
     with Workdir(workdir, schema.to_dict(config), fleet) as directory:
-        finished = directory.path / "report.json"
-        if not fleet.agree(finished.exists()):
-            this = Run(
-                config, directory, lambda run: phases.plan(config, run.model, run.load), progress=progress, fleet=fleet
-            )
-            this.train()
-            directory.write_report(summary.summarize(this))
+
+        def plan(run: "Run[Config]") -> "list[phases.Phase]":
+            return phases.plan(config, run.model, run.load)
+
+        found = directory.finish(
+            lambda: summary.summarize(Run(config, directory, plan, progress=progress, fleet=fleet).train())
+        )
         fleet.lead(lambda: report.write_html(directory.path))
-        return directory.report()
+        return found
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import launch, summary
+def headline(report: dict[str, Any]) -> str:
+    """The lines that a person reads first."""
+    from experiments import summary
 
-    launch.cache_compilations()
-    config, fleet = flags.FLAGS.config, launch.fleet()
-    result = run(config, flags.FLAGS.workdir, fleet=fleet)
-    if not fleet.leads:
-        return
-    print(summary.headline(result))
-    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+    return summary.headline(report)
 
 
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main, pod=True)
+    program(run, headline, pod=True)

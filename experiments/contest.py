@@ -124,24 +124,21 @@ def run(
     from experiments.workdir import Workdir, read_metrics
 
     with Workdir(workdir, to_dict(config)) as directory:
-        finished = directory.path / "report.json"
-        if not finished.exists():
+
+        def make() -> dict[str, Any]:
             trained = {record["seed"] for record in read_metrics(directory.path)}
             with contextlib.ExitStack() as stack:
                 runs = []
                 for seed in range(config.seed, config.seed + config.seeds):
                     own = dataclasses.replace(config, seed=seed, seeds=1)
                     place = stack.enter_context(Workdir(directory.path / f"seed{seed}", to_dict(own)))
-                    this = Run(own, place, plan, progress=progress)
-                    this.train()
+                    this = Run(own, place, plan, progress=progress).train()
                     if seed not in trained:
                         directory.record({"seed": seed, "phases": len(this.phases)})
                     runs.append(this)
-                report = summarize(config, runs)
-            directory.write_report(report)
-        found = directory.report()
-        directory.write("report.html", html(found).encode())
-        return found
+                return summarize(config, runs)
+
+        return directory.finish(make, html)
 
 
 def choose(candidates: Sequence[Candidate], scores: Mapping[str, float]) -> dict[str, Candidate]:

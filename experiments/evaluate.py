@@ -146,10 +146,9 @@ def _fits(path: Path, model: Any, params: Any) -> None:
 
 def main(argv: list[str]) -> None:
     """Flag shell around `evaluate`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments.launch import cache_compilations
+    from experiments.launch import cache_compilations, refuse_arguments
 
+    refuse_arguments(argv)
     values = flags.FLAGS
     logging.set_verbosity(logging.WARNING)  # JAX reports each backend that is not there
     cache_compilations()

@@ -14,8 +14,6 @@ the run end with status 75 after the trial that it is at.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 from experiments.distributed import ALONE, Fleet
 
 if TYPE_CHECKING:
@@ -45,34 +43,20 @@ def run(config: "EvolveConfig", workdir: str | Path, *, progress: bool = True, f
 
     evolve_config.check(config)
     with Workdir(workdir, schema.to_dict(config), fleet) as directory:
-        finished = directory.path / "report.json"
-        if not fleet.agree(finished.exists()):
-            evolution = Evolution(config, directory, progress=progress, fleet=fleet)
-            report = evolve_report.summarize(evolution)
-            directory.write_report(report)
-        found = directory.report()
-        directory.write("report.html", evolve_report.html(found).encode())
-        return found
+        return directory.finish(
+            lambda: evolve_report.summarize(Evolution(config, directory, progress=progress, fleet=fleet)),
+            evolve_report.html,
+        )
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import launch
+def headline(report: dict[str, Any]) -> str:
+    """The lines that a person reads first."""
+    from experiments import evolve_report
 
-    launch.cache_compilations()
-    config, fleet = flags.FLAGS.config, launch.fleet()
-    from experiments import evolve_report  # it makes arrays, which must wait until the processes have met
-
-    result = run(config, flags.FLAGS.workdir, fleet=fleet)
-    if not fleet.leads:
-        return
-    print(evolve_report.headline(result))
-    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+    return evolve_report.headline(report)
 
 
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main, pod=True)
+    program(run, headline, pod=True)

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 if TYPE_CHECKING:
     from compressjax.search import Driver, Record
     from experiments.evolve_amounts_config import AmountsConfig
@@ -44,13 +42,10 @@ def run(config: "AmountsConfig", workdir: str | Path, *, progress: bool = True) 
 
     evolve_amounts_config.check(config)
     with Workdir(workdir, schema.to_dict(config)) as directory:
-        finished = directory.path / "report.json"
-        if not finished.exists():
-            report = {"config": schema.to_dict(config), **_search(config, directory, progress)}
-            directory.write_report(report)
-        found = directory.report()
-        directory.write("report.html", evolve_amounts_report.html(found).encode())
-        return found
+        return directory.finish(
+            lambda: {"config": schema.to_dict(config), **_search(config, directory, progress)},
+            evolve_amounts_report.html,
+        )
 
 
 def _search(config: "AmountsConfig", directory: "Workdir", progress: bool) -> dict[str, Any]:
@@ -197,19 +192,14 @@ def best_so_far(records: "list[Record]") -> list[float]:
     return [float(value) for value in np.maximum.accumulate(best)]
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import evolve_amounts_report, launch
+def headline(report: dict[str, Any]) -> str:
+    """The lines that a person reads first."""
+    from experiments import evolve_amounts_report
 
-    launch.cache_compilations()
-    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
-    print(evolve_amounts_report.headline(result))
-    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+    return evolve_amounts_report.headline(report)
 
 
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main)
+    program(run, headline)

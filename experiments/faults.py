@@ -17,6 +17,8 @@ from typing import Any
 
 from absl import app, flags
 
+from experiments.launch import refuse_arguments
+
 PARTS = ("values", "overrides", "artefacts", "texts", "checkpoints", "disks", "clocks", "writers", "kills", "sigterm")
 COLUMNS = ("tried", "right", "refused", "lost", "repeated", "silent")
 
@@ -93,8 +95,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
 
 def main(argv: list[str]) -> None:
     """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     from experiments.workdir import write_atomic
 
     given, out = flags.FLAGS, Path(flags.FLAGS.out)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from experiments.launch import refuse_arguments
+
 if TYPE_CHECKING:  # the library is imported when there is a file to look at: --help stays fast
     from compressjax.storage import Account
 
@@ -102,8 +104,7 @@ def ratios(account: "Account", dense_weights: int | None) -> str:
 
 def main(argv: list[str]) -> None:
     """Flag shell around `inspect`; a bad file ends it with one sentence and status 1."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     try:
         print(inspect(flags.FLAGS.artifact, flags.FLAGS.dense_weights))
     except ValueError as error:

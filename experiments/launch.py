@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -21,6 +22,47 @@ def cache_compilations() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path(".jax_cache").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def program(
+    run: Callable[..., dict[str, Any]], headline: Callable[[dict[str, Any]], str], *, pod: bool = False
+) -> None:
+    """Launches a program that is one call of `run`, and prints what came of it.
+
+    Args:
+      run: (configuration, workdir) -> report; with `pod` it takes a `fleet` as well.
+      headline: Report -> the lines that a person reads first.
+      pod: As for `launch`.
+    """
+
+    def main(argv: list[str]) -> None:
+        refuse_arguments(argv)
+        cache_compilations()
+        given = flags.FLAGS
+        if pod:
+            processes = fleet()
+            report = run(given.config, given.workdir, fleet=processes)
+            if not processes.leads:
+                return
+        else:
+            report = run(given.config, given.workdir)
+        print(headline(report))
+        print(f"Report: {report_in(given.workdir)}")
+
+    launch(main, pod=pod)
+
+
+def refuse_arguments(argv: Sequence[str]) -> None:
+    """Raises `app.UsageError` if there is anything but flags."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+
+
+def report_in(workdir: str) -> Path:
+    """The page of a finished run; of one without a page its ``report.json``."""
+    folder = Path(workdir).resolve()
+    page = folder / "report.html"
+    return page if page.exists() else folder / "report.json"
 
 
 def launch(main: Callable[[list[str]], None], *, pod: bool = False) -> None:

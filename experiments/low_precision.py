@@ -12,8 +12,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 if TYPE_CHECKING:
     from experiments.phases import Phase
     from experiments.runner import Run
@@ -42,14 +40,7 @@ def run(config: "LowPrecisionConfig", workdir: str | Path, *, progress: bool = T
 
     schemes.check(config)
     with Workdir(workdir, schema.to_dict(config)) as directory:
-        finished = directory.path / "report.json"
-        if not finished.exists():
-            this = Run(config, directory, plan, progress=progress)
-            this.train()
-            directory.write_report(summarize(this))
-        found = directory.report()
-        directory.write("report.html", html(found).encode())
-        return found
+        return directory.finish(lambda: summarize(Run(config, directory, plan, progress=progress).train()), html)
 
 
 def plan(run: "Run[LowPrecisionConfig]") -> "list[Phase]":
@@ -232,18 +223,7 @@ def html(found: dict[str, Any]) -> str:
     return report.page(title, body)
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import launch
-
-    launch.cache_compilations()
-    print(headline(run(flags.FLAGS.config, flags.FLAGS.workdir)))
-    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
-
-
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main)
+    program(run, headline)

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 if TYPE_CHECKING:  # the library is imported when there is something to compute: --help stays fast
     from compressjax.projections import Constraint
     from experiments.oneshot_config import OneshotConfig
@@ -43,16 +41,17 @@ def run(config: "OneshotConfig", workdir: str | Path) -> dict[str, Any]:
 
     check(config)
     with Workdir(workdir, to_dict(config)) as directory:
-        finished = directory.path / "report.json"
-        if not finished.exists():
+
+        def make() -> dict[str, Any]:
             report = _compare(config, directory)
             if config.bits:
                 from experiments import style
                 from experiments.oneshot_plots import curve
 
                 directory.write("curve.svg", style.render(curve(report)))
-            directory.write_report({"config": to_dict(config), **report})
-        return directory.report()
+            return {"config": to_dict(config), **report}
+
+        return directory.finish(make)
 
 
 @dataclass(frozen=True)
@@ -198,6 +197,12 @@ def _tokens(config: "OneshotConfig") -> _Case:
     return _Case(model.apply, params, [draw(key, config.batch_size) for key in keys], judge)
 
 
+def headline(report: dict[str, Any]) -> str:
+    """The lines that a person reads first."""
+    dense = f"dense: {report['dense']}; {report['kernels']} kernels, {report['weights']:,} weights"
+    return f"{dense}\n{to_markdown(report)}"
+
+
 def to_markdown(report: dict[str, Any]) -> str:
     """A row per pattern, a column per method: test accuracy or divergence, the mean relative output error, bytes."""
     methods = list(dict.fromkeys(cell["method"] for cell in report["cells"]))
@@ -214,19 +219,7 @@ def _text(cell: dict[str, Any]) -> str:
     return f"{worth} ({cell['layer_error']:.3g}){size}"
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments.launch import cache_compilations
-
-    cache_compilations()
-    report = run(flags.FLAGS.config, flags.FLAGS.workdir)
-    print(f"dense: {report['dense']}; {report['kernels']} kernels, {report['weights']:,} weights")
-    print(to_markdown(report))
-
-
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main)
+    program(run, headline)

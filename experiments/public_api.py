@@ -17,6 +17,8 @@ from typing import Any
 
 from absl import app, flags
 
+from experiments.launch import refuse_arguments
+
 LIST = Path(__file__).parent.parent / "docs" / "public_api.txt"
 PACKAGES = ("compressjax", "pallas_kernels")
 SIMPLE = (bool, int, float, str, bytes, type(None))
@@ -114,8 +116,7 @@ class Shown:
 
 def main(argv: list[str]) -> None:
     """Writes the list, or with ``--check`` only compares it."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     text = "\n".join(lines()) + "\n"
     if not flags.FLAGS.check:
         LIST.write_text(text, encoding="utf-8")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
+from experiments.launch import refuse_arguments
 from experiments.text import bits, count, duration, number, percent, size, times
 
 if TYPE_CHECKING:
@@ -336,8 +337,7 @@ def _sources(known: Sequence[Record], files: bool) -> str:
 
 def main(argv: list[str]) -> None:
     """Flag shell around `write_html`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     try:
         print(f"Report: {write_html(flags.FLAGS.workdir, flags.FLAGS.control)}")
     except ValueError as error:

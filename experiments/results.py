@@ -17,6 +17,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import curve_records, cut_records, study_records
+from experiments.launch import refuse_arguments
 from experiments.records import (
     AblationRow,
     FileRow,
@@ -235,8 +236,7 @@ def _draw_crossovers(records: Sequence[Record], picture: Path) -> None:
 
 def main(argv: list[str]) -> None:
     """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     values = flags.FLAGS
     picture = Path(values.figure) if values.figure else None
     try:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -134,8 +134,8 @@ class Run(Generic[C]):
             )
         return self._teachers[shift]
 
-    def train(self) -> None:
-        """Runs all phases from wherever the directory stands."""
+    def train(self) -> Self:
+        """Runs all phases from wherever the directory stands, and returns this run."""
         number: int
         arrays: dict[str, Any]
         progress: dict[str, Any]
@@ -146,6 +146,7 @@ class Run(Generic[C]):
             number, arrays, progress = restored
         for index in range(progress["phase"], len(self.phases)):
             number, arrays, progress = self._phase(self.phases[index], index, number, arrays, progress)
+        return self
 
     def _phase(
         self, phase: Phase, index: int, number: int, arrays: dict[str, Any], progress: dict[str, Any]

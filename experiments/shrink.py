@@ -14,8 +14,6 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 from experiments.distributed import ALONE, Fleet
 
 if TYPE_CHECKING:
@@ -49,13 +47,10 @@ def run(config: "ShrinkConfig", workdir: str | Path, *, progress: bool = True, f
 
     cuts.check(config)
     with Workdir(workdir, schema.to_dict(config), fleet) as directory:
-        finished = directory.path / "report.json"
-        if not fleet.agree(finished.exists()):
-            this = Run(config, directory, plan, progress=progress, fleet=fleet)
-            this.train()
-            directory.write_report(shrink_report.summarize(this))
-        shrink_report.write_html(directory)
-        return directory.report()
+        return directory.finish(
+            lambda: shrink_report.summarize(Run(config, directory, plan, progress=progress, fleet=fleet).train()),
+            shrink_report.html,
+        )
 
 
 def plan(run: "Run[ShrinkConfig]") -> "list[Phase]":
@@ -98,22 +93,14 @@ def _cut(run: "Run[ShrinkConfig]", knife: "Knife", start: str, cut: "Cut", _: An
     return knife.cut(run.load(start), cut)
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import launch, shrink_report
+def headline(report: dict[str, Any]) -> str:
+    """The lines that a person reads first."""
+    from experiments import shrink_report
 
-    launch.cache_compilations()
-    config, fleet = flags.FLAGS.config, launch.fleet()
-    result = run(config, flags.FLAGS.workdir, fleet=fleet)
-    if not fleet.leads:
-        return
-    print(shrink_report.headline(result))
-    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+    return shrink_report.headline(report)
 
 
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main, pod=True)
+    program(run, headline, pod=True)

@@ -18,7 +18,7 @@ from experiments.fitting import accuracy, scale
 from experiments.phases import DENSE
 from experiments.runner import Run
 from experiments.text import count, number, percent
-from experiments.workdir import Workdir, read_metrics
+from experiments.workdir import read_metrics
 
 Record = Mapping[str, Any]
 
@@ -148,12 +148,6 @@ def _on_its_platform(row: Record) -> str:
         return ""
     how = "sum of measured layers" if row["cost"] == "host" else "modelled"
     return f"{found:.2f}× ({row['cost']}, {how})"
-
-
-def write_html(workdir: Workdir) -> None:
-    """Writes ``report.html`` beside ``report.json``."""
-    found = workdir.report()
-    workdir.write("report.html", html(found).encode())
 
 
 def html(found: Record) -> str:

@@ -10,8 +10,6 @@ split chooses one candidate per method, the test split judges those, once.  Runn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 if TYPE_CHECKING:
     from experiments.sparse_config import SparseConfig
 
@@ -38,19 +36,14 @@ def run(config: "SparseConfig", workdir: str | Path, *, progress: bool = True) -
     )
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import contest_report, launch
+def headline(report: dict[str, Any]) -> str:
+    """The lines that a person reads first."""
+    from experiments import contest_report
 
-    launch.cache_compilations()
-    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
-    print(contest_report.headline(result))
-    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+    return contest_report.headline(report)
 
 
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main)
+    program(run, headline)

@@ -11,8 +11,6 @@ resumes.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 if TYPE_CHECKING:
     import optax
 
@@ -102,19 +100,14 @@ def prune(params: Any, ratio: float) -> Any:
     return projections.project({KERNELS: keep}, params)
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import contest_report, launch
+def headline(report: dict[str, Any]) -> str:
+    """The lines that a person reads first."""
+    from experiments import contest_report
 
-    launch.cache_compilations()
-    result = run(flags.FLAGS.config, flags.FLAGS.workdir)
-    print(contest_report.headline(result))
-    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+    return contest_report.headline(report)
 
 
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main)
+    program(run, headline)

@@ -16,8 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-
 if TYPE_CHECKING:
     from experiments.phases import Phase
     from experiments.runner import Run
@@ -44,14 +42,12 @@ def run(config: "StudyConfig", workdir: str | Path, *, progress: bool = True) ->
 
     study_config.check(config)
     with Workdir(workdir, schema.to_dict(config)) as directory:
-        finished = directory.path / "report.json"
-        if not finished.exists():
-            this = Run(config, directory, plan, widths=config.widths, progress=progress)
-            this.train()
-            directory.write_report(study_report.summarize(this))
-        found = directory.report()
-        directory.write("report.html", study_report.html(found).encode())
-        return found
+        return directory.finish(
+            lambda: study_report.summarize(
+                Run(config, directory, plan, widths=config.widths, progress=progress).train()
+            ),
+            study_report.html,
+        )
 
 
 def plan(run: "Run[StudyConfig]") -> "list[Phase]":
@@ -163,18 +159,14 @@ def judged(run: "Run[StudyConfig]", name: str) -> float:
     return accuracy(run.model, run.load(f"{name}.cjx"), run.data.validation)
 
 
-def main(argv: list[str]) -> None:
-    """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from experiments import launch, study_report
+def headline(report: dict[str, Any]) -> str:
+    """The lines that a person reads first."""
+    from experiments import study_report
 
-    launch.cache_compilations()
-    print(study_report.headline(run(flags.FLAGS.config, flags.FLAGS.workdir)))
-    print(f"Report: {Path(flags.FLAGS.workdir).resolve() / 'report.html'}")
+    return study_report.headline(report)
 
 
 if __name__ == "__main__":
-    from experiments.launch import launch
+    from experiments.launch import program
 
-    launch(main)
+    program(run, headline)

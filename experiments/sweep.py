@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
+from absl import flags
 
 if TYPE_CHECKING:
     from experiments.sweep_config import Sweep, Trial
@@ -113,10 +113,9 @@ def _complete(
 
 def main(argv: list[str]) -> None:
     """Flag shell around `run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     from experiments import launch, sweep_report
 
+    launch.refuse_arguments(argv)
     if flags.FLAGS.engine == "inline":
         launch.cache_compilations()
     result = run(

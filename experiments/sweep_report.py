@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags
 
 from experiments import sweep_records
+from experiments.launch import refuse_arguments
 from experiments.sweep_config import Objective, Sweep, Trial
 from experiments.text import count, duration, is_number, number
 
@@ -250,8 +251,7 @@ def objectives_of(workdir: Path) -> tuple[Objective, ...]:
 
 def main(argv: list[str]) -> None:
     """Flag shell around `write`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    refuse_arguments(argv)
     workdir = Path(flags.FLAGS.workdir)
     try:
         print(headline(write(workdir, Sweep(objectives=objectives_of(workdir)))))

@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,20 @@ class Workdir:
     def report(self) -> dict[str, Any]:
         """The results of a finished run; `ValueError` if the file is damaged."""
         return read_report(self.path)
+
+    def finish(self, make: Callable[[], Mapping[str, Any]], page: Callable[[Any], str] | None = None) -> dict[str, Any]:
+        """The results, made now unless they are there, and ``report.html`` with them.
+
+        Args:
+          make: Does the work of the run; processes of a fleet all call it or none.
+          page: Report -> HTML; None if the run has no page, or another way to it.
+        """
+        if not self._fleet.agree((self.path / REPORT).exists()):
+            self.write_report(make())
+        found = self.report()
+        if page is not None:
+            self.write("report.html", page(found).encode())
+        return found
 
     def write(self, name: str, data: bytes) -> Path:
         """Writes a file atomically and returns its path."""

@@ -39,6 +39,14 @@ def test_restore_cuts_records_past_the_checkpoint(tmp_path):
     assert read_metrics(tmp_path) == [{"step": 0}]
 
 
+def test_a_finished_run_keeps_its_results_and_gets_a_new_page(tmp_path):
+    with Workdir(tmp_path, {}) as directory:
+        assert directory.finish(lambda: {"loss": 0.5}, lambda found: f"<p>{found['loss']}</p>") == {"loss": 0.5}
+        assert (tmp_path / "report.html").read_text() == "<p>0.5</p>"
+        assert directory.finish(lambda: pytest.fail("made again"), lambda found: "new") == {"loss": 0.5}
+    assert (tmp_path / "report.html").read_text() == "new"
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path):
     with Workdir(tmp_path, {}) as directory:
         (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
