@@ -111,8 +111,12 @@ def resolve(trial: Trial) -> Any:
     from absl import flags
     from ml_collections import config_flags
 
-    if importlib.util.find_spec(trial.module) is None:
-        raise ValueError(f"There is no program {trial.module!r}; name a module with run(config, workdir).")
+    try:
+        found, why = importlib.util.find_spec(trial.module), ""
+    except (ImportError, ValueError) as error:  # of the package that it is to be in
+        found, why = None, f" ({error})"
+    if found is None:
+        raise ValueError(f"There is no program {trial.module!r}{why}; name a module with run(config, workdir).")
     values, argv = flags.FlagValues(), ["sweep", *trial.arguments]
     config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
     try:

@@ -149,6 +149,8 @@ def test_a_program_that_fails_in_its_process_leaves_its_sentence(tmp_path):
         (Trial(PROGRAM, CONFIG, {"seed": "one"}), "cannot be read"),
         (Trial(PROGRAM, "configs/nope.py"), "nope.py"),
         (Trial("nope", CONFIG), "no program 'experiments.nope'"),
+        (Trial("nope.nope", CONFIG), "no program 'nope.nope'"),
+        (Trial(".nope", CONFIG), "no program '.nope'"),
     ],
 )
 def test_a_trial_that_cannot_be_read_stops_the_sweep_before_it_begins(trial, message, tmp_path):
