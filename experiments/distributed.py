@@ -12,6 +12,7 @@ import json
 import math
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,16 @@ STRIDE = 16  # steps between two moments at which processes ask each other wheth
 
 class Preempted(Exception):
     """The run was asked to stop, and did so where it can go on."""
+
+
+def peer_lost(error: BaseException) -> bool:
+    """Whether an error says that another process of this run cannot be reached.
+
+    Such errors have no type of their own (Gloo's can be a ValueError, like Orbax's of a full disk); what tells them is
+    where they come from: the modules of JAX and of Orbax in which processes talk to each other.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    return any("multihost" in frame.f_globals.get("__name__", "") for frame, _ in frames)
 
 
 def never() -> bool:

@@ -12,6 +12,10 @@ from absl import app, flags, logging
 from experiments import distributed
 
 PREEMPTED = os.EX_TEMPFAIL  # 75: "try again later" of sysexits.h
+LOST = (
+    "another process of this run was lost ({}); the last complete checkpoint is kept: start all processes again with "
+    "the same command."
+)
 LONGEST = 300  # letters of a complaint about flags: those that were given may be of any length
 
 
@@ -95,10 +99,13 @@ def launch(main: Callable[[list[str]], None], *, pod: bool = False) -> None:
         except distributed.Preempted as stop:
             print(f"stopped: {stop}", file=sys.stderr)
             sys.exit(PREEMPTED)
-        except (ValueError, OSError, ImportError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            fail()
-        except Exception:
+        except Exception as error:
+            if joined() and distributed.peer_lost(error):
+                print("error:", LOST.format(f"{error}".partition("\n")[0]), file=sys.stderr)
+                fail()
+            if isinstance(error, ValueError | OSError | ImportError):
+                print(f"error: {error}", file=sys.stderr)
+                fail()
             if not joined():
                 raise
             traceback.print_exc()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.distributed import ALONE, Fleet, Preempted
+from experiments.distributed import ALONE, Fleet, Preempted, peer_lost
 from experiments.seal import checksum, seal, unseal
 
 CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", ".lock"
@@ -146,6 +146,8 @@ class Workdir:
             progress = unseal(found["progress"], checksum(found["arrays"]))
             arrays = jax.tree.map(jnp.asarray, found["arrays"])
         except Exception as error:  # Orbax raises many types; the way out is the same for all
+            if peer_lost(error):
+                raise
             raise ValueError(
                 f"Checkpoint {number} in {self.path / CHECKPOINTS} cannot be read ({type(error).__name__}); "
                 "remove that checkpoint's folder to continue from the one before."
@@ -214,6 +216,8 @@ def writing(path: Path, failure: type[Exception] = OSError) -> Any:
     try:
         yield
     except failure as error:
+        if peer_lost(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) else f"{error}".partition("\n")[0]
         raise ValueError(
             f"Writing to {path} failed ({reason}); the last complete checkpoint is kept. "

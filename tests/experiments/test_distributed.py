@@ -127,6 +127,8 @@ def test_killed_in_the_middle_of_a_save(victim, two, tmp_path):
     codes, said = together(2, tmp_path, f"--fault=save:3:{victim}")
     assert codes[victim] == -signal.SIGKILL, said
     assert codes[1 - victim] not in (0, launch.PREEMPTED)
+    assert "Writing to" not in said[1 - victim]  # the disk is not to blame
+    assert "another process of this run was lost" in said[1 - victim] or "another task died" in said[1 - victim]
     finish(2, tmp_path)
     assert contents(tmp_path) == contents(two)
 

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
+from experiments.distributed import Fleet
 from experiments.workdir import Workdir, differences, read_metrics, write_atomic
 
 
@@ -70,6 +72,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
             file.write_bytes(b"damaged")
     with Workdir(tmp_path, {}) as directory, pytest.raises(ValueError, match=r"Checkpoint 7 .* cannot be read"):
         directory.restore()
+
+
+@pytest.mark.parametrize("act", ["save", "restore"])
+def test_a_lost_process_is_taken_neither_for_a_full_disk_nor_for_a_damaged_checkpoint(act, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        multihost_utils.assert_equal(0)
+
+    def broken(*_, **__):
+        raise ValueError("UNKNOWN: Gloo AllGather failed: connection closed by peer")
+
+    with Workdir(tmp_path, {}, Fleet(count=2)) as directory:
+        directory.save(1, {"w": np.arange(3.0)}, {"phase": 0})
+        monkeypatch.setattr(type(directory._checkpoints()), act, failing)
+        monkeypatch.setattr(multihost_utils, "process_allgather", broken)
+        with pytest.raises(ValueError, match=r"^UNKNOWN: Gloo"):  # as it is: `launch` says what it means
+            directory.save(2, {"w": np.arange(3.0)}, {"phase": 1}) if act == "save" else directory.restore()
 
 
 def test_damaged_configuration_is_named(tmp_path):
