@@ -8,13 +8,15 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from experiments import schema
+from experiments import launch, schema
+from experiments.distributed import Preempted, never
 from experiments.workdir import Workdir, read_metrics
 
 
@@ -28,7 +30,9 @@ class Slow:
     fail: str = ""
 
 
-def run(config: Slow, workdir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def run(
+    config: Slow, workdir: str | Path, *, progress: bool = True, stopping: Callable[[], bool] = never
+) -> dict[str, Any]:
     with Workdir(workdir, schema.to_dict(config)) as directory:
         with open(directory.path / "pids", "a") as pids:
             pids.write(f"{os.getpid()}\n")
@@ -38,6 +42,8 @@ def run(config: Slow, workdir: str | Path, *, progress: bool = True) -> dict[str
             gate = Path(config.gate)
             for step in range(len(read_metrics(directory.path)), config.steps):
                 while step and config.gate and not ((gate / "open").exists() or (gate / str(config.seed)).exists()):
+                    if stopping():
+                        raise Preempted(f"step {step} is kept.")
                     time.sleep(0.05)
                 directory.record({"step": step, "phase": "slow", "value": config.size})
             with open(directory.path / "ends", "a") as ends:
@@ -48,10 +54,8 @@ def run(config: Slow, workdir: str | Path, *, progress: bool = True) -> dict[str
 
 
 def main(argv: list[str]) -> None:
-    run(flags.FLAGS.config, flags.FLAGS.workdir)
+    run(flags.FLAGS.config, flags.FLAGS.workdir, stopping=launch.fleet().stopping)
 
 
 if __name__ == "__main__":
-    from experiments.launch import launch
-
-    launch(main)
+    launch.launch(main, pod=True)

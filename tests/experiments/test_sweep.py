@@ -136,6 +136,27 @@ def test_a_trial_dies_with_the_process_that_waits_for_it(tmp_path):
     assert sweep_trial.state(where) == ("finished", "")
 
 
+def test_a_trial_that_is_asked_to_stop_is_lost_and_goes_on(tmp_path):
+    trial = Trial(PROGRAM, f"{CONFIG}:{tmp_path}", {})
+    where = tmp_path / trial.id
+    sweep_trial.prepare(where, trial)
+    job, asked = sweep_trial.Job(trial, str(where), str(ROOT), {}), []
+
+    def terminate():
+        if not asked and len(read_metrics(where)) == 1:
+            asked.append(int((where / "pids").read_text()))
+            os.kill(asked[0], signal.SIGTERM)
+
+    with pytest.raises(sweep_trial.LostError, match="asked to stop by SIGTERM"):
+        sweep_trial.attempt(job, terminate)
+    assert "step 1 is kept" in (where / "trial.log").read_text()
+    assert sweep_trial.state(where) == ("unfinished", "")
+    (tmp_path / "open").touch()
+    sweep_trial.attempt(job)
+    assert [record["step"] for record in read_metrics(where)] == [0, 1, 2]
+    assert sweep_trial.state(where) == ("finished", "")
+
+
 def test_a_program_that_fails_in_its_process_leaves_its_sentence(tmp_path):
     trial = Trial(PROGRAM, CONFIG, {"fail": "no such rule"})
     sweep_trial.attempt(sweep_trial.Job(trial, str(tmp_path), str(ROOT), {}))
