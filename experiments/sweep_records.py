@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import sweep_trial
+from experiments.seal import unseal
 from experiments.sweep_config import Objective, Trial
 from experiments.text import is_number
 
@@ -43,12 +44,12 @@ def row(directory: Path, objectives: Sequence[Objective]) -> Row:
     """One trial, from its directory."""
     trial = sweep_trial.read_trial(directory)
     status, reason = sweep_trial.state(directory)
-    report: Any = {}
+    report: dict[str, Any] = {}
     if status == sweep_trial.FINISHED:
         try:
-            report = json.loads((directory / sweep_trial.REPORT).read_text())
-        except ValueError:
-            status, reason = sweep_trial.FAILED, "its report.json is not valid JSON; remove it to run the trial again"
+            report = unseal(json.loads((directory / sweep_trial.REPORT).read_bytes()))
+        except (ValueError, RecursionError):
+            status, reason = sweep_trial.FAILED, "its report.json is damaged; remove it to run the trial again"
     attempts = directory / sweep_trial.ATTEMPTS
     results = {objective.name: lookup(report, objective.path) for objective in objectives}
     missing = [name for name, value in results.items() if value is None]
@@ -62,7 +63,7 @@ def row(directory: Path, objectives: Sequence[Objective]) -> Row:
         "status": status,
         "reason": reason,
         "attempts": attempts.read_text().count("\n") if attempts.exists() else 0,
-        "seconds": report.get("seconds") if isinstance(report, Mapping) else None,
+        "seconds": report.get("seconds"),
         "results": results,
     }
 

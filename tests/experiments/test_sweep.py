@@ -90,6 +90,22 @@ def test_a_trial_that_someone_else_is_writing_is_left_alone_and_run_later(tmp_pa
     assert run(config, tmp_path)["status"] == {"finished": 4}
 
 
+@pytest.mark.parametrize("damage", ["0.25", "[" * 100_000, "[1]", "\xff"])
+def test_a_damaged_report_is_a_failure_with_the_way_out(damage, tmp_path):
+    config = get_config()
+    where = sweep_records.directory_of(tmp_path, config.trials[0])
+    with Workdir(where, {}) as directory:
+        directory.write_report({"loss": 0.75})
+    report = (where / "report.json").read_text()
+    (where / "report.json").write_text(report.replace("0.75", damage) if damage == "0.25" else damage)
+    run(config, tmp_path)
+    row = table(tmp_path)[0]
+    assert (row["status"], row["results"]["loss"]) == ("failed", None)
+    assert "damaged; remove it to run the trial again" in row["reason"]
+    (where / "report.json").unlink()
+    assert run(config, tmp_path)["status"] == {"finished": 4}
+
+
 def test_the_table_is_made_again_from_the_directories(tmp_path):
     run(get_config(), tmp_path)
     before = table(tmp_path)
