@@ -9,7 +9,7 @@ ended yet, each trial from its last checkpoint; ``trials.jsonl`` and ``report.ht
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,17 +52,19 @@ def run(
     opened = sweep_engines.engine(engine, config, ray_address=ray_address)
     with Workdir(workdir, schema.to_dict(config)) as directory:
         stream = sweep_streams.stream(config)
-        known: list[Trial] = []
+        known: dict[str, Trial] = {}
         lost: dict[str, str] = {}
         with opened as execute:
             while batch := stream.ask():
-                known += [trial for trial in batch if trial not in known]
-                rows = _complete(config, directory, execute, batch, known, retry_failed, progress and engine != "print")
+                again = {trial.id for trial in batch} - known.keys() if retry_failed else set()
+                known |= {trial.id: trial for trial in batch}
+                order = list(known.values())
+                rows = _complete(config, directory, execute, batch, order, again, progress and engine != "print")
                 lost |= {row["id"]: row["reason"] for row in rows if row["status"] == "lost"}
                 if any(row["status"] not in ("finished", "failed", "stopped") for row in rows):
                     break
                 stream.tell(rows)
-        return sweep_report.write(directory.path, config, known, lost)
+        return sweep_report.write(directory.path, config, list(known.values()), lost)
 
 
 def _complete(
@@ -70,11 +72,11 @@ def _complete(
     directory: "Workdir",
     execute: Any,
     batch: "Sequence[Trial]",
-    known: "Sequence[Trial]",
-    retry_failed: bool,
+    order: "Sequence[Trial]",
+    again: "Set[str]",
     progress: bool,
 ) -> list[dict[str, Any]]:
-    """Runs those of a batch that have not ended, and returns a row for each of the batch."""
+    """Runs those of a batch that have not ended, or failed and are to run `again`; a row for each of the batch."""
     from tqdm import tqdm
 
     from experiments import sweep_engines, sweep_records, sweep_trial
@@ -89,13 +91,13 @@ def _complete(
     for trial in unique.values():
         where = sweep_records.directory_of(directory.path, trial)
         status = sweep_trial.state(where)[0]
-        if retry_failed and status == sweep_trial.FAILED:
+        if trial.id in again and status == sweep_trial.FAILED:
             (where / sweep_trial.ENDED).unlink()
             status = sweep_trial.UNFINISHED
         if status not in (sweep_trial.FINISHED, sweep_trial.FAILED, sweep_trial.STOPPED):
             jobs.append(sweep_trial.Job(trial, str(where), str(Path.cwd()), variables))
 
-    rows = {record["id"]: record for record in sweep_records.collect(directory.path, config.objectives, known)}
+    rows = {record["id"]: record for record in sweep_records.collect(directory.path, config.objectives, order)}
     directory.write(sweep_records.TABLE, sweep_records.encode(rows.values()))
     with tqdm(total=len(jobs), desc="trials", disable=not (progress and sys.stderr.isatty())) as bar:
         for outcome in execute(jobs):

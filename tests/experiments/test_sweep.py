@@ -79,6 +79,15 @@ def test_a_failure_is_a_row_with_its_reason_and_is_repeated_on_request_only(tmp_
     assert "the rule is broken" in (tmp_path / "report.html").read_text()
 
 
+def test_a_search_repeats_a_failure_once_however_often_it_proposes_it(tmp_path):
+    ranges = {"fail": Choice(("no", "never")), "steps": Whole(1, 2)}
+    search = Search(PROGRAM, CONFIG, ranges, population=4, generations=3)
+    config = Sweep(search=search, objectives=(LOSS,))
+    for attempts in (1, 2):
+        run(config, tmp_path, retry_failed=attempts > 1)
+        assert {row["attempts"] for row in table(tmp_path)} == {attempts}
+
+
 def test_a_trial_that_someone_else_is_writing_is_left_alone_and_run_later(tmp_path):
     config = get_config()
     where = sweep_records.directory_of(tmp_path, config.trials[0])
