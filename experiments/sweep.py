@@ -83,7 +83,7 @@ def _complete(
 
     unique = {trial.id: trial for trial in batch}
     for trial in unique.values():
-        sweep_engines.resolve(trial)
+        sweep_trial.check_unchanged(sweep_records.directory_of(directory.path, trial), sweep_engines.resolve(trial))
     for trial in unique.values():
         sweep_trial.prepare(sweep_records.directory_of(directory.path, trial), trial)
     jobs = []

@@ -23,15 +23,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments import schema
 from experiments.launch import PREEMPTED
 from experiments.sweep_config import Resources, Trial
-from experiments.workdir import LOCK, write_atomic
+from experiments.workdir import CONFIG, LOCK, REPORT, begun, check_config, write_atomic
 
-TRIAL, ATTEMPTS, LOG, REPORT, ENDED = "trial.json", "attempts.jsonl", "trial.log", "report.json", "ended.json"
+TRIAL, ATTEMPTS, LOG, ENDED = "trial.json", "attempts.jsonl", "trial.log", "ended.json"
 FINISHED, FAILED, STOPPED, LOST = "finished", "failed", "stopped", "lost"
 PREPARED, UNFINISHED = "prepared", "unfinished"
 
@@ -62,6 +63,13 @@ def prepare(directory: Path, trial: Trial) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / TRIAL).exists():
         write_atomic(directory / TRIAL, json.dumps(asdict(trial), indent=1).encode())
+
+
+def check_unchanged(directory: Path, config: Any) -> None:
+    """Raises `ValueError` if a trial that has begun did so with another configuration: its file was edited since."""
+    known = (directory / CONFIG).exists() and is_dataclass(config)  # of all programs here; others may do as they like
+    if known and ((directory / REPORT).exists() or begun(directory)):
+        check_config(directory, schema.to_dict(config))
 
 
 def read_trial(directory: Path) -> Trial:

@@ -80,21 +80,8 @@ class Workdir:
 
     def _claim(self) -> None:
         file = self.path / CONFIG
-        records = self.path / METRICS
-        begun = any((self.path / CHECKPOINTS).glob("[0-9]*")) or (records.exists() and records.stat().st_size > 0)
-        if file.exists() and begun:
-            try:
-                before = json.loads(file.read_text())
-            except ValueError as error:
-                raise ValueError(
-                    f"{file} is not valid JSON; remove the directory or choose another workdir."
-                ) from error
-            changed = sorted(differences(before, self._config))
-            if changed:
-                raise ValueError(
-                    f"{self.path} belongs to a run with another configuration ({', '.join(changed[:5])} differ); "
-                    "choose another workdir or restore the configuration."
-                )
+        if file.exists() and begun(self.path):
+            check_config(self.path, self._config)
         else:
             write_atomic(file, json.dumps(self._config, indent=1).encode())
 
@@ -238,6 +225,27 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def begun(path: Path) -> bool:
+    """Whether a run directory holds a record or a checkpoint."""
+    records = path / METRICS
+    return any((path / CHECKPOINTS).glob("[0-9]*")) or (records.exists() and records.stat().st_size > 0)
+
+
+def check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Raises `ValueError` unless a run directory's ``config.json`` holds this configuration."""
+    file = path / CONFIG
+    try:
+        before = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON; remove the directory or choose another workdir.") from error
+    changed = sorted(differences(before, config))
+    if changed:
+        raise ValueError(
+            f"{path} belongs to a run with another configuration ({', '.join(changed[:5])} differ); "
+            "choose another workdir or restore the configuration."
+        )
 
 
 def differences(a: Any, b: Any, at: str = "") -> set[str]:

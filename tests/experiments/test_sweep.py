@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiments import (
+    schema,
     sweep,
     sweep_config,
     sweep_engines,
@@ -81,11 +82,26 @@ def test_a_failure_is_a_row_with_its_reason_and_is_repeated_on_request_only(tmp_
 
 def test_a_search_repeats_a_failure_once_however_often_it_proposes_it(tmp_path):
     ranges = {"fail": Choice(("no", "never")), "steps": Whole(1, 2)}
-    search = Search(PROGRAM, CONFIG, ranges, population=4, generations=3)
+    search = Search(PROGRAM, CONFIG, ranges, strategy="tpe", population=4, generations=3)
     config = Sweep(search=search, objectives=(LOSS,))
     for attempts in (1, 2):
         run(config, tmp_path, retry_failed=attempts > 1)
         assert {row["attempts"] for row in table(tmp_path)} == {attempts}
+
+
+def test_an_edited_configuration_file_is_refused_before_anything_starts(tmp_path):
+    file, text = tmp_path / "edited.py", Path(CONFIG).read_text()
+    trials = [Trial(PROGRAM, f"{file}:", {"seed": seed}) for seed in range(3)]
+    file.write_text(text)
+    run(Sweep(trials=(trials[0],)), tmp_path / "run")
+    with Workdir(sweep_records.directory_of(tmp_path / "run", trials[1]), {"steps": 2}) as directory:
+        directory.record({"step": 0})  # not finished
+    file.write_text(text.replace("gate=gate", "gate=gate, steps=2"))
+    for begun in trials[:2]:
+        with pytest.raises(ValueError, match=rf"{begun.id} belongs to a run with another configuration \(.*differ\)"):
+            run(Sweep(trials=(trials[2], begun)), tmp_path / "run")
+    assert not sweep_records.directory_of(tmp_path / "run", trials[2]).exists()
+    assert run(Sweep(trials=(trials[2],)), tmp_path / "run")["status"] == {"finished": 2}
 
 
 def test_a_trial_that_someone_else_is_writing_is_left_alone_and_run_later(tmp_path):
@@ -103,7 +119,7 @@ def test_a_trial_that_someone_else_is_writing_is_left_alone_and_run_later(tmp_pa
 def test_a_damaged_report_is_a_failure_with_the_way_out(damage, tmp_path):
     config = get_config()
     where = sweep_records.directory_of(tmp_path, config.trials[0])
-    with Workdir(where, {}) as directory:
+    with Workdir(where, schema.to_dict(sweep_engines.resolve(config.trials[0]))) as directory:
         directory.write_report({"loss": 0.75})
     report = (where / "report.json").read_text()
     (where / "report.json").write_text(report.replace("0.75", damage) if damage == "0.25" else damage)
