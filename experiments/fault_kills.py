@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.fault_tally import Tally
+from experiments.launch import PREEMPTED
 from experiments.workdir import read_metrics, read_report
 
 ROOT = Path(__file__).parents[1]
@@ -94,10 +95,13 @@ def campaign(
         workdir = folder / f"{program.name}-{kind.name}-{tally.runs}"
         for _ in range(min(PER_RUN, kills - tally.tried)):
             writing, begin = draw.random() < 0.5, time.monotonic()
-            ended, caught = killed(program, workdir, draw.uniform(0.0, lasts), kind, writing=writing)
-            tally.tried += not ended
+            code, caught = killed(program, workdir, draw.uniform(0.0, lasts), kind, writing=writing)
+            tally.tried += code != 0
             tally.writing += caught
-            if ended:  # the first run also compiled, so this one was faster
+            if code not in (0, -kind, PREEMPTED):  # whatever the next start makes of it
+                tally.errors[f"status {code}"] += 1
+                tally.flaw(f"{workdir.name} ended with status {code} before it was killed")
+            if code == 0:  # the first run also compiled, so this one was faster
                 lasts = time.monotonic() - begin
                 break
         code, said = left_alone(program, workdir)
@@ -129,11 +133,11 @@ def left_alone(program: Program, workdir: Path) -> tuple[int, str]:
 
 def killed(
     program: Program, workdir: Path, after: float, kind: signal.Signals, *, writing: bool = False
-) -> tuple[bool, bool]:
+) -> tuple[int, bool]:
     """Starts a run and sends it a signal after so many seconds; with `writing`, once it writes something then.
 
     Returns:
-      Whether it ended before, and whether it was caught writing.
+      Its exit status, 0 if it ended before, and whether it was caught writing.
     """
     caught = False
     with subprocess.Popen(
@@ -146,7 +150,7 @@ def killed(
                 caught = any(_unfinished(workdir))
                 time.sleep(0.002)  # leaves the processor to the run
             process.send_signal(kind)
-    return process.returncode == 0, caught and process.returncode != 0
+    return process.returncode, caught and process.returncode != 0
 
 
 def _unfinished(workdir: Path) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """Full disks, jumping clocks, second writers and kills, on a run that trains nothing."""
 
 import signal
+import sys
 
 import pytest
 
@@ -8,6 +9,7 @@ from experiments import fault_kills, fault_workdirs
 from experiments.workdir import METRICS, Workdir
 
 pytestmark = pytest.mark.faults
+KILL = signal.SIGKILL
 
 
 def lawful(tally):
@@ -50,6 +52,22 @@ def test_killed_stand_ins(kind, tmp_path):
     lawful(tally)
     assert tally.tried == 3
     assert tally.right == tally.runs > 0
+
+
+class Crashing(fault_kills.Program):
+    """Fails when it is started for the first time, unless it is left alone."""
+
+    def command(self, workdir):
+        code = "import sys, pathlib as p; w = p.Path(sys.argv[1]); s = w.exists(); w.mkdir(exist_ok=True); "
+        return [sys.executable, "-c", code + "sys.exit(0 if s or 'whole' in w.name else 3)", str(workdir)]
+
+
+def test_a_run_that_ends_in_an_error_by_itself_is_no_kill(tmp_path, monkeypatch):
+    killed = fault_kills.killed
+    monkeypatch.setattr(fault_kills, "killed", lambda program, workdir, *_, **__: killed(program, workdir, 60.0, KILL))
+    tally = fault_kills.campaign(Crashing("crashing"), tmp_path, kills=1)
+    assert tally.flaws == ["crashing-SIGKILL-0 ended with status 3 before it was killed"]
+    assert tally.errors == {"status 3": 1}
 
 
 @pytest.mark.slow
