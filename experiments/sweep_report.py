@@ -41,7 +41,12 @@ document.querySelectorAll("th").forEach((head) => head.addEventListener("click",
 
 
 def write(
-    workdir: Path, sweep: Sweep, first: Sequence[Trial] = (), lost: Mapping[str, str] | None = None
+    workdir: Path,
+    sweep: Sweep,
+    first: Sequence[Trial] = (),
+    lost: Mapping[str, str] | None = None,
+    *,
+    writer: str = "",
 ) -> dict[str, Any]:
     """Writes ``trials.jsonl``, ``report.json`` and ``report.html`` of a sweep, finished or not.
 
@@ -50,6 +55,7 @@ def write(
       sweep: Its objectives are looked up.
       first: Trials in the order in which they were listed or proposed.
       lost: Ids of trials that were just given up, with the reason; directories do not know that.
+      writer: As for `experiments.workdir.write_atomic`: the sweep itself may be running.
 
     Returns:
       The contents of ``report.json``.
@@ -62,9 +68,9 @@ def write(
             row |= {"status": "lost", "reason": lost[row["id"]]}
     report = summarize(rows, sweep.objectives)
     with writing(workdir):
-        write_atomic(workdir / sweep_records.TABLE, sweep_records.encode(rows))
-        write_atomic(workdir / "report.json", json.dumps(report, indent=1).encode())
-        write_atomic(workdir / "report.html", html(report, rows, sweep.objectives).encode())
+        write_atomic(workdir / sweep_records.TABLE, sweep_records.encode(rows), writer=writer)
+        write_atomic(workdir / "report.json", json.dumps(report, indent=1).encode(), writer=writer)
+        write_atomic(workdir / "report.html", html(report, rows, sweep.objectives).encode(), writer=writer)
     return report
 
 
@@ -254,7 +260,7 @@ def main(argv: list[str]) -> None:
     refuse_arguments(argv)
     workdir = Path(flags.FLAGS.workdir)
     try:
-        print(headline(write(workdir, Sweep(objectives=objectives_of(workdir)))))
+        print(headline(write(workdir, Sweep(objectives=objectives_of(workdir)), writer="page")))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

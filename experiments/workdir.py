@@ -212,9 +212,12 @@ def writing(path: Path, failure: type[Exception] = OSError) -> Any:
         ) from error
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes `data` to a neighbour file, then renames it over `path`: readers see all of it or none."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def write_atomic(path: Path, data: bytes, *, writer: str = "") -> None:
+    """Writes `data` to a neighbour file, then renames it over `path`: readers see all of it or none.
+
+    Writers that may do so at the same time need different names, so that their neighbour files are not the same.
+    """
+    temporary = path.with_name(f".{path.name}{writer and f'.{writer}'}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)

@@ -141,6 +141,14 @@ def test_the_table_is_made_again_from_the_directories(tmp_path):
     assert sorted(table(tmp_path), key=str) == sorted(before, key=str)
 
 
+def test_the_page_is_made_while_the_sweep_writes_its_table(tmp_path):
+    run(get_config(), tmp_path)
+    beside = tmp_path / ".trials.jsonl.tmp"
+    beside.write_bytes(b"half of the table")  # and the sweep is to rename it next
+    program("experiments.sweep_report", f"--workdir={tmp_path}")
+    assert beside.read_bytes() == b"half of the table"
+
+
 def program(module, *arguments):
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -104,6 +104,13 @@ def test_write_atomic_replaces(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_writers_of_different_names_do_not_meet(tmp_path):
+    (tmp_path / ".x.tmp").write_bytes(b"half")  # of a writer that is at work
+    write_atomic(tmp_path / "x", b"page", writer="page")
+    assert (tmp_path / ".x.tmp").read_bytes() == b"half"
+    assert (tmp_path / "x").read_bytes() == b"page"
+
+
 @pytest.mark.parametrize(
     ("a", "b", "names"),
     [
