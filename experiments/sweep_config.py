@@ -195,9 +195,13 @@ def random(program: str, config: str, ranges: Mapping[str, Range], count: int, s
     Returns:
       The trials; real numbers have six digits, so that a command line stays readable.
 
+    Raises:
+      ValueError: If a range is none: its bounds not in order, a logarithm of 0, fewer than two options.
+
     >>> [t.overrides for t in random("compress", "configs/digits_admm.py", {"seed": Whole(0, 9)}, 2)]
     [{'seed': 6}, {'seed': 6}]
     """
+    _check_ranges("ranges", ranges)
     generator = stdlib_random.Random(seed)
     return tuple(
         Trial(program, config, {name: _draw(range_, generator) for name, range_ in ranges.items()})
@@ -290,8 +294,12 @@ def _check_search(search: Search, objectives: Sequence[Objective]) -> None:
         raise ValueError("config.search needs config.objectives: what is to be better.")
     if len(objectives) > 1:
         choice("config.search.strategy (of several objectives)", search.strategy, ("NSGA2", "tpe"))
-    for name, range_ in search.ranges.items():
-        at = f"config.search.ranges[{name!r}]"
+    _check_ranges("config.search.ranges", search.ranges)
+
+
+def _check_ranges(of: str, ranges: Mapping[str, Range]) -> None:
+    for name, range_ in ranges.items():
+        at = f"{of}[{name!r}]"
         if isinstance(range_, Choice):
             if len(range_.options) < 2:
                 raise ValueError(f"{at} is {range_!r}; give at least two options.")

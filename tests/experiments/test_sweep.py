@@ -339,6 +339,12 @@ def test_random_trials_stay_in_their_ranges_and_grow_by_appending():
     assert all(1e-3 <= trial.overrides["size"] <= 1e-1 for trial in many)
 
 
+@pytest.mark.parametrize("range_", [Between(0.0, 1.0, log=True), Between(5.0, 1.0), Whole(5, 1), Choice(())])
+def test_draws_from_no_range_are_refused(range_):
+    with pytest.raises(ValueError, match=r"ranges\['size'\]\S* is "):
+        sweep_config.random(PROGRAM, CONFIG, {"size": range_}, 2)
+
+
 def test_overrides_are_read_as_on_a_command_line():
     overrides = {"distill.weight": 0.0, "stages[1].prune.rho": 3.0, "widths": (20, 10), "control": True}
     config = sweep_engines.resolve(Trial("compress", "configs/lenet300_mnist.py:tiny", overrides))
