@@ -229,7 +229,7 @@ def rounded(value: float, range_: Between) -> float:
 
 
 def check(sweep: Sweep) -> None:
-    """Verifies types and ranges; what a trial's own configuration says is checked when the trial is read.
+    """Verifies types and ranges; a trial's own configuration is read by its engine and checked by its program.
 
     Raises:
       ValueError: Naming the first field that is wrong, what it holds and what it may hold.

@@ -41,7 +41,7 @@ def on_ray(sweep: Sweep, address: str = "") -> Iterator[Execute]:
 
     Raises:
       ImportError: If Ray is not installed.
-      ValueError: If the cluster cannot be reached, or can never run a trial.
+      ValueError: If the cluster cannot be reached, or one on this machine can never run a trial; others may grow.
     """
     os.environ.update(QUIET)  # before the first import of Ray, which reads some of them then
     try:
