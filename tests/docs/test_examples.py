@@ -21,6 +21,13 @@ def test_every_example_is_run_here() -> None:
     assert {path.stem for path in FOLDER.glob("*.py")} <= tested
 
 
+def test_every_example_is_shown_on_a_page() -> None:
+    pages = "".join(path.read_text("utf-8") for path in FOLDER.parent.rglob("*.md"))
+    for path in FOLDER.glob("*.py"):
+        # As the site's snippets read it; in a block that says ```python, ruff would format the dashes as an expression.
+        assert f'``` {{.python}}\n--8<-- "examples/{path.name}"\n```' in pages
+
+
 def test_prune_and_store(tmp_path: Path) -> None:
     found = example("prune_and_store").main(tmp_path)
     assert found["weights"] <= 0.05 * (196 * 128 + 128 * 10) + 138  # biases stay
