@@ -6,6 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from experiments import style
+
 SPARSE = ("native", "sliced", "segments")
 
 
@@ -105,31 +109,36 @@ def write_calibration(record: dict[str, Any]) -> Path:
     return path
 
 
+@style.styled
 def plot(record: dict[str, Any], path: Path) -> None:
     """Speed-up against sparsity, one panel per product, one line per pattern: the best form with and without C++."""
-    import matplotlib.pyplot as plt
-
     panels = sorted({key[:2] for key in curves(record)})
     columns = max(1, len({rows for _, rows in panels}))
-    figure, axes = plt.subplots(
-        -(-len(panels) // columns), columns, figsize=(4 * columns, 3.2 * -(-len(panels) // columns)), squeeze=False
-    )
+    lines = -(-len(panels) // columns)
+    figure, axes = style.new_figure(3.6 * columns + 1.4, 3 * lines, lines, columns)
     blocks = sorted({key[2] for key in curves(record)})
     for axis, (shape, rows) in zip(axes.flat, panels, strict=False):
-        for i, block in enumerate(blocks):
-            for forms, style in ((SPARSE, "-"), (SPARSE[1:], ":")):
+        for block, colour in zip(blocks, style.colours([_by(block) for block in blocks]), strict=True):
+            for forms, dashes in ((SPARSE, "-"), (SPARSE[1:], ":")):
                 best: dict[float, float] = {}
                 for form in forms:
                     for density, speedup in curves(record).get((shape, rows, block, form), []):
                         best[1 - density] = max(best.get(1 - density, 0), speedup)
-                label = _by(block) if style == "-" else None
-                axis.plot(*zip(*sorted(best.items()), strict=True), style, color=f"C{i}", label=label, marker=".")
-        axis.axhline(1, color="gray", linewidth=0.8)
-        axis.set(title=f"{_by(shape)}, {rows} rows", xlabel="sparsity", ylabel="speed-up over dense", yscale="log")
-    axes.flat[0].legend(fontsize=7, title="blocks (solid: with C++, dotted: XLA)", title_fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+                label = _by(block) if dashes == "-" else None
+                axis.plot(*zip(*sorted(best.items()), strict=True), dashes, color=colour, label=label, marker=".")
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set(title=f"{_by(shape)}, {rows} row{'s' * (rows > 1)}", xlabel="sparsity", yscale="log")
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter("{x:g}×")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("speed-up over dense")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    title = "blocks\nsolid: with C++\ndotted: XLA"
+    figure.legend(handles, labels, loc="outside right upper", title=title, title_fontsize=8)
+    path.write_bytes(style.render(figure, path.suffix.removeprefix(".")))
 
 
 def _by(sizes: Sequence[int]) -> str:
