@@ -43,7 +43,6 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 
 demo: $(INSTALLED)
 	$(BIN)/python -m experiments.compress --config=configs/digits_admm.py --workdir=$(DEMO)
-	@echo "Report: $(DEMO)/report.html"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --durations=10

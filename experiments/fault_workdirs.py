@@ -217,4 +217,4 @@ def _write(path: Path, start: threading.Barrier, end: threading.Barrier) -> None
 
 
 if __name__ == "__main__":
-    stand_in(Path(sys.argv[1]))
+    print(__doc__) if "--help" in sys.argv else stand_in(Path(sys.argv[1]))

@@ -16,6 +16,7 @@ LOST = (
     "another process of this run was lost ({}); the last complete checkpoint is kept: start all processes again with "
     "the same command."
 )
+POD = ("distributed", "coordinator_address", "num_processes", "process_id", "heartbeat_seconds")
 LONGEST = 300  # letters of a complaint about flags: those that were given may be of any length
 
 
@@ -85,11 +86,14 @@ def launch(main: Callable[[list[str]], None], *, pod: bool = False) -> None:
     if pod:
         flags.DEFINE_bool("distributed", False, "Join the other processes of this run, on this machine or others.")
         flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, where the machine does not say it.")
-        flags.DEFINE_integer("num_processes", None, "How many there are, likewise.", lower_bound=1)
-        flags.DEFINE_integer("process_id", None, "Which one this is, likewise, from 0.", lower_bound=0)
+        flags.DEFINE_integer("num_processes", None, "How many processes; with --coordinator_address.", lower_bound=1)
+        flags.DEFINE_integer("process_id", None, "Which of them, from 0; with --coordinator_address.", lower_bound=0)
         flags.DEFINE_integer(
             "heartbeat_seconds", distributed.HEARTBEAT, "Silence after which a process counts as lost.", lower_bound=1
         )
+
+    for name in ("config", "workdir", *(POD if pod else ())):  # --help shows what belongs to the program that is run
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def guarded(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:

@@ -49,5 +49,6 @@ def test_help_of_a_program_with_a_configuration() -> None:
         [sys.executable, "-m", "experiments.shrink", "--help"], cwd=FOLDER.parent, capture_output=True, text=True
     )
     assert "Cuts channels out of a trained network" in done.stdout
-    assert "--config" in done.stdout
-    assert "--workdir" in done.stdout
+    assert "--config: Configuration file" in done.stdout
+    assert "--workdir: Directory of the run" in done.stdout
+    assert "distributed: Join the other processes" in done.stdout
