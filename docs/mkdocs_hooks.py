@@ -4,6 +4,7 @@
   that is not there, breaks the build.
 - Links that lead out of this folder, to the code, go to the reference where there is a page, and become plain text
   where there is none.
+- The tables of results, which stand in the README.
 """
 
 import posixpath
@@ -79,6 +80,16 @@ def inward(markdown: str, source: str, pages: dict[str, str]) -> str:
     return LINK.sub(replace, markdown)
 
 
+def tables() -> str:
+    """The tables of results, which the README holds between two comments.
+
+    >>> tables().startswith("**Pruning**"), tables().endswith("of the file.")
+    (True, True)
+    """
+    readme = (HERE.parent / "README.md").read_text("utf-8")
+    return readme.partition("<!-- results:begin -->")[2].partition("<!-- results:end -->")[0].strip()
+
+
 def listed(nav: Any) -> set[str]:
     """The pages that a navigation names.
 
@@ -111,7 +122,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Turns links to the code inward."""
+    """Turns links to the code inward, and adds the README's tables to the page of results."""
+    if page.file.src_uri == "results.md":
+        markdown += f"\n{tables()}\n"
     pages = {module.replace(".", "/"): page_of(module) for module in symbols()}
     return inward(markdown, page.file.src_uri, pages)
 
