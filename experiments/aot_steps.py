@@ -21,7 +21,7 @@ from compressjax import zoo
 from compressjax.zoo import Model
 from experiments.aot_tpu import use_compiler
 from experiments.distributed import make_mesh
-from experiments.fitting import Carry, Teacher, shared_programs
+from experiments.fitting import Carry, Teacher, make_update, shared_programs
 from experiments.launch import refuse_arguments
 from experiments.phases import nonzero_masks, optimizer, solver_admm
 from experiments.schema import Admm, Fit
@@ -87,7 +87,8 @@ def lower(step: Step, mesh: Any) -> Any:
     transform = step.transform(step.fit, params)
     shifts = (2 * step.fit.shift + 1) ** 2
     teacher = Teacher(jnp.zeros((shifts, 1, 10)), 0.5, 2.0) if step.taught else None
-    one, many = shared_programs(model, transform, mesh, shift=step.fit.shift, flip=step.fit.flip, teacher=teacher)
+    update = make_update(model, transform, shift=step.fit.shift, flip=step.fit.flip, teacher=teacher)
+    one, many = shared_programs(update, mesh)
     carry = Carry(
         params,
         jax.eval_shape(transform.init, params),

@@ -35,7 +35,7 @@ def train(repeats: int, small: bool = False) -> list[Row]:
     import optax
 
     from compressjax import projections, training, trees, zoo
-    from experiments.fitting import Carry, make_step
+    from experiments.fitting import Carry, make_step, make_update
 
     batch, chunk, scanned = (16, 8, 2) if small else (128, REFRESH, 8)
     model = zoo.build("lenet5")
@@ -55,7 +55,7 @@ def train(repeats: int, small: bool = False) -> list[Row]:
     key, logits = jax.random.key(0), jnp.zeros((0,))
 
     def variant(optimizer: Any, start: Any, *, scan: bool = False) -> Callable[[], object]:
-        step = make_step(model, optimizer, shift=0)
+        step = make_step(make_update(model, optimizer))
         initial = Carry(
             start,
             jax.jit(optimizer.init)(start),

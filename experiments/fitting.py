@@ -34,6 +34,9 @@ class Carry(NamedTuple):
     loss: jax.Array  # () float32: running mean over the current log window
 
 
+Update = Callable[..., Carry]
+
+
 @dataclass(frozen=True)
 class Teacher:
     """Logits of a teacher for every training image at every translation: (shifts, images, classes) float32."""
@@ -85,13 +88,20 @@ def make_update(
     model: Model,
     optimizer: optax.GradientTransformationExtraArgs,
     *,
-    shift: int,
+    shift: int = 0,
     flip: bool = False,
     teacher: Teacher | None = None,
-) -> Callable[..., Carry]:
+) -> Update:
     """One training step on a batch: update(carry, images, labels, key, taught, number) -> carry.
 
     `taught` looks up the teacher's logits: number of each image's translation (batch,) -> (batch, classes).
+
+    Args:
+      model: What is trained.
+      optimizer: How.
+      shift: Images move by up to so many pixels, at random.
+      flip: Whether half of them are mirrored.
+      teacher: Whose logits are learned beside the labels, if any.
     """
     loss = make_loss(model, teacher)
 
@@ -125,16 +135,8 @@ def make_update(
     return update
 
 
-def make_step(
-    model: Model,
-    optimizer: optax.GradientTransformationExtraArgs,
-    *,
-    shift: int,
-    flip: bool = False,
-    teacher: Teacher | None = None,
-) -> Callable[..., Carry]:
+def make_step(update: Update) -> Callable[..., Carry]:
     """One training step on rows of the data: step(carry, images, labels, index, key, logits, number) -> carry."""
-    update = make_update(model, optimizer, shift=shift, flip=flip, teacher=teacher)
 
     def step(
         carry: Carry,
@@ -151,26 +153,38 @@ def make_step(
 
 
 class Trainer:
-    """Runs steps of one phase; `carry` is all the state there is."""
+    """Runs steps of one phase; `carry` is all the state there is.
+
+    Args:
+      update: By `make_update`.
+      optimizer: The one in it, whose state a carry holds.
+      train: Images and labels.
+      sampler: Which of them a step sees.
+      seed: Of the random numbers of every step.
+      teacher: The one in `update`, if any.
+      loop: "step" or "scan".
+    """
 
     def __init__(
         self,
-        model: Model,
+        update: Update,
         optimizer: optax.GradientTransformationExtraArgs,
         train: Split,
         sampler: Sampler,
         *,
         seed: int,
-        shift: int = 0,
-        flip: bool = False,
         teacher: Teacher | None = None,
         loop: str = "step",
     ):
         self.optimizer, self.sampler, self.loop = optimizer, sampler, loop
+        self._key = jax.random.key(seed)
+        self._prepare(update, train, teacher)
+
+    def _prepare(self, update: Update, train: Split, teacher: Teacher | None) -> None:
+        """Puts the data where the steps read it, and makes their programs."""
         self._arrays = (jnp.asarray(train.images), jnp.asarray(train.labels))
         self._logits = teacher.logits if teacher else jnp.zeros((0,))
-        self._key = jax.random.key(seed)
-        step = make_step(model, optimizer, shift=shift, flip=flip, teacher=teacher)
+        step = make_step(update)
 
         @jax.jit
         def one(carry: Carry, images: Any, labels: Any, logits: Any, index: Any, number: Any, key: Any) -> Carry:
@@ -227,28 +241,22 @@ class Trainer:
 
 
 class SharedTrainer(Trainer):
-    """A trainer whose batches are split over the mesh of a fleet; every process calls it alike."""
+    """A trainer whose batches are split over the mesh of a fleet; every process calls it alike.
 
-    def __init__(
-        self,
-        model: Model,
-        optimizer: optax.GradientTransformationExtraArgs,
-        train: Split,
-        sampler: Sampler,
-        fleet: Fleet,
-        *,
-        seed: int,
-        shift: int = 0,
-        flip: bool = False,
-        teacher: Teacher | None = None,
-        loop: str = "step",
-    ):
-        self.optimizer, self.sampler, self.loop, self._fleet = optimizer, sampler, loop, fleet
+    Args:
+      fleet: The processes.
+      *args: As for `Trainer`.
+      **kwargs: Likewise.
+    """
+
+    def __init__(self, fleet: Fleet, *args: Any, **kwargs: Any):
+        self._fleet = fleet
+        super().__init__(*args, **kwargs)
+
+    def _prepare(self, update: Update, train: Split, teacher: Teacher | None) -> None:
         self._train = train
         self._table = np.asarray(teacher.logits) if teacher else np.zeros((1, len(train.labels), 0), np.float32)
-        self._key = jax.random.key(seed)
-        programs = shared_programs(model, optimizer, fleet.mesh, shift=shift, flip=flip, teacher=teacher)
-        self._shared_one, self._shared_many = programs
+        self._shared_one, self._shared_many = shared_programs(update, self._fleet.mesh)
 
     def place(self, carry: Carry) -> Carry:
         return self._fleet.replicate(carry)
@@ -277,22 +285,13 @@ class SharedTrainer(Trainer):
         )
 
 
-def shared_programs(
-    model: Model,
-    optimizer: optax.GradientTransformationExtraArgs,
-    mesh: Any,
-    *,
-    shift: int = 0,
-    flip: bool = False,
-    teacher: Teacher | None = None,
-) -> tuple[Callable[..., Carry], Callable[..., Carry]]:
+def shared_programs(update: Update, mesh: Any) -> tuple[Callable[..., Carry], Callable[..., Carry]]:
     """The steps of `SharedTrainer`, jitted: the carry comes and goes whole on every device of `mesh`.
 
     Returns:
       one(carry, images, labels, table, number, key) -> carry, with table (shifts, batch, classes) the teacher's logits
       of the batch; and many, the same scanned over a last-but-batch axis of steps and over `numbers`.
     """
-    update = make_update(model, optimizer, shift=shift, flip=flip, teacher=teacher)
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def one(carry: Carry, images: Any, labels: Any, table: Any, number: Any, key: Any) -> Carry:

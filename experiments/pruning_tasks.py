@@ -20,7 +20,7 @@ from compressjax.zoo import Model
 from experiments.cuts import ShrinkConfig
 from experiments.cutting import Keep, Knife
 from experiments.distributed import ALONE, Fleet
-from experiments.fitting import Trainer, accuracy, scale
+from experiments.fitting import Trainer, accuracy, make_update, scale
 from experiments.phases import DENSE, Phase, optimizer
 from experiments.runner import Run
 from experiments.schema import Base, Fit, to_dict
@@ -123,9 +123,9 @@ class PruningTask:
             return params
         key = (repr(model.config), repr(fit))
         if key not in self._trainers:
-            self._trainers[key] = Trainer(
-                model, optimizer(fit, steps), self.data.train, sampler, seed=seed, shift=fit.shift, flip=fit.flip
-            )
+            how = optimizer(fit, steps)
+            update = make_update(model, how, shift=fit.shift, flip=fit.flip)
+            self._trainers[key] = Trainer(update, how, self.data.train, sampler, seed=seed)
         trainer = self._trainers[key].seeded(sampler, seed)
         return trainer.run(trainer.init(params), 0, steps).params
 

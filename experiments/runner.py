@@ -1,5 +1,6 @@
 """The runner: takes a configuration through its phases, and can be stopped anywhere."""
 
+import functools
 import math
 import sys
 import time
@@ -18,7 +19,7 @@ from compressjax.data import Sampler
 from compressjax.zoo import Model
 from experiments import phases
 from experiments.distributed import ALONE, Fleet, Preempted
-from experiments.fitting import Carry, SharedTrainer, Teacher, Trainer, accuracy, check_finite, teach
+from experiments.fitting import Carry, SharedTrainer, Teacher, Trainer, accuracy, check_finite, make_update, teach
 from experiments.phases import DENSE, Phase
 from experiments.schema import Base
 from experiments.workdir import Workdir
@@ -211,10 +212,9 @@ class Run(Generic[C]):
         """What runs the steps of a phase."""
         fit = phase.fit
         teacher = self.teacher(fit.shift) if phase.distill else None
-        options: dict[str, Any] = {"seed": seed, "shift": fit.shift, "flip": fit.flip, "loop": self.config.loop}
-        if self.fleet.mesh is None:
-            return Trainer(model, optimizer, self.data.train, sampler, teacher=teacher, **options)
-        return SharedTrainer(model, optimizer, self.data.train, sampler, self.fleet, teacher=teacher, **options)
+        update = make_update(model, optimizer, shift=fit.shift, flip=fit.flip, teacher=teacher)
+        kind = Trainer if self.fleet.mesh is None else functools.partial(SharedTrainer, self.fleet)
+        return kind(update, optimizer, self.data.train, sampler, seed=seed, teacher=teacher, loop=self.config.loop)
 
     def _until(self, trainer: Trainer, carry: Carry, begin: int, end: int) -> tuple[Carry, int]:
         """Steps `begin` .. `end` - 1, or fewer where the run is asked to stop: the carry, and the step reached."""

@@ -16,6 +16,7 @@ from experiments.fitting import (
     logits_of,
     make_loss,
     make_step,
+    make_update,
     scale,
     teach,
     translate,
@@ -58,7 +59,9 @@ def test_scanned_steps_equal_single_steps(shift):
     ends = []
     for loop in ("step", "scan"):
         optimizer = optax.with_extra_args_support(optax.adam(1e-3))
-        trainer = Trainer(MODEL, optimizer, DATA, Sampler(48, 16, seed=3), seed=3, shift=shift, loop=loop)
+        trainer = Trainer(
+            make_update(MODEL, optimizer, shift=shift), optimizer, DATA, Sampler(48, 16, seed=3), seed=3, loop=loop
+        )
         carry = trainer.run(trainer.init(params), 0, 4)
         ends.append(trainer.run(carry, 4, 7))
     for a, b in zip(jax.tree.leaves(ends[0].params), jax.tree.leaves(ends[1].params), strict=True):
@@ -71,7 +74,7 @@ def test_training_fits_the_data():
     easy[np.arange(48), LABELS] = 255  # the label is the number of the bright row
     data = Split(easy, LABELS)
     optimizer = optax.with_extra_args_support(optax.adam(3e-3))
-    trainer = Trainer(MODEL, optimizer, data, Sampler(48, 16, seed=0), seed=0)
+    trainer = Trainer(make_update(MODEL, optimizer), optimizer, data, Sampler(48, 16, seed=0), seed=0)
     carry = trainer.run(trainer.init(params), 0, 150)
     assert accuracy(MODEL, carry.params, data) > 0.9 > accuracy(MODEL, params, data)
 
@@ -103,7 +106,7 @@ class Normalizing:
 
 def test_a_step_moves_running_statistics_towards_those_of_the_batch():
     params = {"scale": jnp.ones((1, 10)), "bias": jnp.zeros((1, 10)), "mean": jnp.ones(1)}
-    step = make_step(Normalizing(), optax.sgd(0.0), shift=0)
+    step = make_step(make_update(Normalizing(), optax.sgd(0.0)))
     carry = Carry(params, optax.sgd(0.0).init(params), jnp.full(3, -1, jnp.int32), jnp.zeros(()))
     images = jnp.full((4, 2, 2, 1), 51, jnp.uint8)
     after = step(carry, images, jnp.zeros(4, jnp.int32), jnp.arange(4), jax.random.key(0), jnp.zeros(0), 0)
@@ -120,7 +123,7 @@ def test_flips_mirror_about_half_of_the_images():
     params = {"mean": jnp.zeros(1)}
     found = []
     for flip in (False, True):
-        step = make_step(Seen(), optax.sgd(0.0), shift=0, flip=flip)
+        step = make_step(make_update(Seen(), optax.sgd(0.0), flip=flip))
         carry = Carry(params, optax.sgd(0.0).init(params), jnp.full(1, -1, jnp.int32), jnp.zeros(()))
         labels, index = jnp.zeros(200, jnp.int32), jnp.arange(200)
         after = step(carry, images, labels, index, jax.random.key(3), jnp.zeros(0), 0)
