@@ -243,13 +243,17 @@ def records(workdir):
     return found
 
 
+def by_one_and_by_two(program, config, folder):
+    """Workdirs of the same run by one process and by two."""
+    for count in (1, 2):
+        codes, said = together(count, folder / f"{count}", program=("-m", program), config=config)
+        assert codes == [0] * count, "\n".join(text[-3000:] for text in said)
+    return folder / "1", folder / "2"
+
+
 @pytest.mark.slow
 def test_evolve_shares_its_trials(tmp_path):
-    program, config = ("-m", "experiments.evolve"), "configs/evolve_pruning.py:tiny"
-    for count in (1, 2):
-        codes, said = together(count, tmp_path / f"{count}", program=program, config=config)
-        assert codes == [0] * count, "\n".join(text[-3000:] for text in said)
-    one, two = tmp_path / "1", tmp_path / "2"
+    one, two = by_one_and_by_two("experiments.evolve", "configs/evolve_pruning.py:tiny", tmp_path)
     assert records(two).keys() == records(one).keys()
     for key, record in records(one).items():
         assert records(two)[key] == pytest.approx(record, abs=0.01)  # one of 180 images or so
@@ -259,11 +263,8 @@ def test_evolve_shares_its_trials(tmp_path):
 
 @pytest.mark.slow
 def test_shrink_on_two_processes_is_that_on_one(tmp_path):
-    program, config = ("-m", "experiments.shrink"), "configs/lenet5_ssl.py:tiny"
-    for count in (1, 2):
-        codes, said = together(count, tmp_path / f"{count}", program=program, config=config)
-        assert codes == [0] * count, "\n".join(text[-3000:] for text in said)
-    ours, theirs = (read_metrics(tmp_path / name) for name in ("2", "1"))
+    one, two = by_one_and_by_two("experiments.shrink", "configs/lenet5_ssl.py:tiny", tmp_path)
+    ours, theirs = read_metrics(two), read_metrics(one)
     assert [(r["phase"], r["step"]) for r in ours] == [(r["phase"], r["step"]) for r in theirs]
     for a, b in zip(ours, theirs, strict=True):
         assert a["validation_accuracy"] == pytest.approx(b["validation_accuracy"], abs=0.02)
