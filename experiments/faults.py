@@ -123,6 +123,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("out", "results/faults.json", "File for the counts.")
     flags.DEFINE_list("parts", list(PARTS), "Kinds of faults.")
+    flags.register_validator("parts", lambda parts: set(parts) <= set(PARTS), f"choose from {', '.join(PARTS)}")
     flags.DEFINE_integer("cases", 10_000, "Wrong configurations, and damaged files, of each kind.", lower_bound=1)
     flags.DEFINE_integer("kills", 25, "Kills of every program.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of everything that is drawn.")

@@ -9,7 +9,8 @@ With `Halving`, Ray Tune's asynchronous successive halving watches the records o
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,11 @@ def on_ray(sweep: Sweep, address: str = "") -> Iterator[Execute]:
         reason = f"{error}".partition("\n")[0]
         raise ValueError(f"The Ray cluster {address or 'on this machine'} cannot be reached: {reason}") from error
     try:
-        if not address:
-            _check_resources(sweep.resources, ray.cluster_resources())
+        short = shortage(sweep.resources, ray.cluster_resources())
+        if short and not address:
+            raise ValueError(f"{short}: ask for less, or give the address of a larger cluster with --ray_address.")
+        if short:
+            print(f"{short} now: trials wait until the cluster grows.", file=sys.stderr)
         if sweep.halving:
             halving = sweep.halving
             yield lambda jobs: _halved(jobs, sweep, halving)
@@ -82,14 +86,17 @@ def options_of(resources: Resources) -> dict[str, Any]:
     }
 
 
-def _check_resources(resources: Resources, found: dict[str, float]) -> None:
+def shortage(resources: Resources, found: Mapping[str, float]) -> str:
+    """What a cluster has too little of for any trial; "" if nothing.
+
+    >>> shortage(Resources(cpus=4), {"CPU": 2.0})
+    'config.resources.cpus is 4 and the cluster has 2'
+    """
     for name, kind in (("cpus", "CPU"), ("gpus", "GPU"), ("tpus", "TPU")):
         wanted, have = getattr(resources, name), found.get(kind, 0)
         if wanted > have:
-            raise ValueError(
-                f"config.resources.{name} is {wanted:g} and this machine has {have:g}: ask for less, or give the "
-                "address of a larger cluster with --ray_address."
-            )
+            return f"config.resources.{name} is {wanted:g} and the cluster has {have:g}"
+    return ""
 
 
 def _plain(jobs: Sequence[Job], sweep: Sweep) -> Iterator[Outcome]:

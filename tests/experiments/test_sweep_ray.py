@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -146,9 +147,16 @@ def test_halving_stops_what_is_worse_than_the_first(tmp_path):
         assert all(row["attempts"] == 1 for row in rows)
 
 
-def test_what_can_never_run_is_refused():
-    with pytest.raises(ValueError, match="gpus is 2 and this machine has 0"):
-        sweep_ray._check_resources(Resources(gpus=2.0), {"CPU": 8.0})
+def test_what_can_never_run_is_refused_here_and_said_on_a_cluster_that_may_grow(monkeypatch, capsys):
+    machine = SimpleNamespace(init=lambda **_: None, cluster_resources=lambda: {"CPU": 8.0}, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", machine)
+    wanted = replace(get_config(), resources=Resources(gpus=2.0))
+    with pytest.raises(ValueError, match="gpus is 2 and the cluster has 0: ask for less"), sweep_ray.on_ray(wanted):
+        pass
+    with sweep_ray.on_ray(wanted, "head:6379"):
+        assert "gpus is 2 and the cluster has 0 now: trials wait" in capsys.readouterr().err
+    with sweep_ray.on_ray(get_config(), "head:6379"):
+        assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("halving", [None, Halving()])
