@@ -2,7 +2,7 @@
 
     python -m experiments.bench [--suite=NAME] [--repeats=9] [--small] [--out=F.json]
 
-Suites: all, train, transforms, projection, storage, population, expressions, search.
+Suites: all, train, transforms, projection, storage, population, expressions, search, candidates.
 
 Repetitions of the variants that are compared are interleaved, in alternating order, and the median of the ratios within
 a round is taken, so that a slow moment of the machine meets all of them.  Beside it stand the middle half of the
@@ -23,7 +23,7 @@ from absl import app, flags, logging
 from experiments.launch import refuse_arguments
 from experiments.timing import Row, compare, interleaved, to_text
 
-SUITES = ("all", "train", "transforms", "projection", "storage", "population", "expressions", "search")
+SUITES = ("all", "train", "transforms", "projection", "storage", "population", "expressions", "search", "candidates")
 REFRESH = 32  # optimizer steps between refreshes of the ADMM variables
 
 
@@ -151,6 +151,7 @@ def run(suite: str, repeats: int, *, small: bool = False, network: str = "lenet5
         raise ValueError(f"There is no suite {suite!r}; choose one of {', '.join(SUITES)}.")
     if repeats < 1:
         raise ValueError(f"--repeats is {repeats}; it must be at least 1.")
+    from experiments.bench_candidates import candidates
     from experiments.bench_expressions import expressions
     from experiments.bench_population import population
     from experiments.bench_search import search
@@ -167,6 +168,7 @@ def run(suite: str, repeats: int, *, small: bool = False, network: str = "lenet5
         "population": population,
         "expressions": expressions,
         "search": search,
+        "candidates": candidates,
     }
     rows = [row for name in suites if suite in ("all", name) for row in suites[name](repeats, small)]
     return {

@@ -56,7 +56,7 @@ def expressions(repeats: int, small: bool = False) -> list[Row]:
                 device = {name: jax.device_put(array) for name, array in arrays.items()}
 
                 def interpreted(programs: Any = programs, device: Any = device, loops: int = loops) -> object:
-                    found = [ex.evaluate(programs, device, batched=False) for _ in range(loops)]
+                    found = [ex.evaluate(programs, device, chunk=1) for _ in range(loops)]
                     return jax.block_until_ready(found)
 
                 variants["interpreter"] = interpreted

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from compressjax._chunks import check_chunk, chunked
 from compressjax.channels._net import Net, _check_dtype, _checked
 from compressjax.channels._program import Program, Step, Value, walk
 from compressjax.channels._replay import Sizes, _apply
@@ -164,13 +165,13 @@ def masked_replay(net: Net) -> Callable[..., Any]:
 
 
 def population_replay(
-    net: Net, *, chunk: int = 1, summary: Callable[[Any], Any] = lambda result: result
+    net: Net, *, chunk: int | None = None, summary: Callable[[Any], Any] = lambda result: result
 ) -> Callable[..., Any]:
     """The traced function under every mask of a population; what does not depend on masks runs once.
 
     Args:
       net: A traced function.
-      chunk: Members that are computed side by side: 1 is a loop, the right choice on a CPU; as many as fit otherwise.
+      chunk: Members that are computed side by side: 1 is a loop.  By default 1 on a CPU, all of them elsewhere.
       summary: What to return of a member's result, so that not all results need to be held.
 
     Returns:
@@ -190,8 +191,7 @@ def population_replay(
     >>> g(params, {"g0": jnp.array([[1.0, 1.0], [1.0, 0.0]])}, jnp.array([[3.0, 5.0]])).ravel()
     Array([8., 3.], dtype=float32)
     """
-    if isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1:
-        raise ValueError(f"chunk={chunk!r} must be a whole number, at least 1: how many members are computed together.")
+    check_chunk(chunk)
 
     def replayed(params: Tree, masks: Mapping[str, Any] | Slots, *xs: Any, shared: Shared | None = None) -> Any:
         first = {} if shared is None else dict(shared.masks)
@@ -218,18 +218,11 @@ def population_replay(
             sizes = _Masks(own, slots, widths)
             return summary(_results(net, sizes, _run(stages[2], sizes, before), before))
 
-        begun = [] if shared is None else _map(begin, first, chunk)
+        begun = [] if shared is None else chunked(begin, chunk)(first)
         which = jnp.zeros(count, jnp.int32) if shared is None else shared.which
-        return _map(finish, (dict(vectors), members, which), chunk)
+        return chunked(finish, chunk)((dict(vectors), members, which))
 
     return replayed
-
-
-def _map(f: Callable[[Any], Any], xs: Any, chunk: int) -> Any:
-    count = len(jax.tree.leaves(xs)[0])
-    if chunk == 1:
-        return jax.lax.map(f, xs)
-    return jax.vmap(f)(xs) if chunk >= count else jax.lax.map(f, xs, batch_size=chunk)
 
 
 def _started(net: Net, params: Tree, xs: tuple[Any, ...]) -> Known:

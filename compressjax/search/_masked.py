@@ -16,11 +16,11 @@ of the largest member; the smaller the networks, the more that saves.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from compressjax._chunks import check_chunk, chunked
 from compressjax.channels import Net, Shared, Slots, population_replay
 
 Params = Any
@@ -66,6 +66,7 @@ def population_accuracy(
     Raises:
       ValueError: If `chunk` is no whole number of 1 or more; when called, if masks, weights or batch do not fit.
 
+    >>> import jax
     >>> from compressjax import channels
     >>> params = {"a": jnp.eye(2), "b": jnp.eye(2)}
     >>> x, labels = jnp.array([[3.0, 1.0], [0.0, 2.0]]), jnp.array([0, 1])
@@ -74,18 +75,16 @@ def population_accuracy(
     >>> evaluate(params, {"g0": jnp.array([[1.0, 1.0], [0.0, 1.0]])}, x, labels)
     Array([1. , 0.5], dtype=float32)
     """
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1):
-        raise ValueError(f"chunk={chunk!r} must be a whole number, at least 1, or None for the backend's own choice.")
+    check_chunk(chunk)
 
     def evaluate(params: Params, masks: Masks | Slots, x: Any, labels: Any, shared: Shared | None = None) -> Any:
-        count = _population(masks.filled if isinstance(masks, Slots) else masks, shared)
-        side_by_side = chunk if chunk is not None else 1 if jax.default_backend() == "cpu" else count
+        _check_population(masks.filled if isinstance(masks, Slots) else masks, shared)
 
         def summary(logits: Any) -> Any:
             return metric(logits, labels)
 
         if isinstance(network, Net):
-            return population_replay(network, chunk=side_by_side, summary=summary)(params, masks, x, shared=shared)
+            return population_replay(network, chunk=chunk, summary=summary)(params, masks, x, shared=shared)
         if shared is not None:
             raise ValueError("shared masks need a traced net, which knows what depends on them: leave them out.")
         if isinstance(masks, Slots):
@@ -94,23 +93,17 @@ def population_accuracy(
         def member(one: Mapping[str, Any]) -> Any:
             return summary(network(params, one, x))
 
-        together = dict(masks)
-        return jax.vmap(member)(together) if side_by_side >= count else _loop(member, together, side_by_side)
+        return chunked(member, chunk)(dict(masks))
 
     return evaluate
 
 
-def _loop(f: Callable[[Any], Any], xs: Any, chunk: int) -> Any:
-    return jax.lax.map(f, xs) if chunk == 1 else jax.lax.map(f, xs, batch_size=chunk)
-
-
-def _population(masks: Masks, shared: Shared | None) -> int:
+def _check_population(masks: Masks, shared: Shared | None) -> None:
     counts = {name: np.shape(mask)[:1] for name, mask in masks.items()}
     if shared is not None:
         counts["shared.which"] = np.shape(shared.which)
     if len(set(counts.values())) != 1 or next(iter(counts.values())) in ((), (0,)):
         raise ValueError(f"The masks have no common population of at least 1: {counts or 'there are none'}.")
-    return next(iter(counts.values()))[0]
 
 
 def stack_keeps(net: Net, keeps: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, "population size"]]:
@@ -126,6 +119,7 @@ def stack_keeps(net: Net, keeps: Sequence[Mapping[str, Any]]) -> dict[str, Float
     Raises:
       ValueError: If there is no keep set, or one does not fit.
 
+    >>> import jax
     >>> from compressjax import channels
     >>> params = {"a": jnp.eye(2), "b": jnp.eye(2)}
     >>> net = channels.trace(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], params, jnp.ones((1, 2)))
@@ -156,6 +150,7 @@ def stack_slots(net: Net, keeps: Sequence[Mapping[str, Any]], *, parts: int = 8)
     Raises:
       ValueError: If there is no keep set, one does not fit, or `parts` is below 1.
 
+    >>> import jax
     >>> from compressjax import channels
     >>> params = {"a": jnp.eye(8), "b": jnp.eye(8)}
     >>> net = channels.trace(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], params, jnp.ones((1, 8)))

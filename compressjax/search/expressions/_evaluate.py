@@ -19,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from compressjax._chunks import check_chunk, chunked
 from compressjax.search.expressions._language import PAPER, Language
 from compressjax.search.expressions._programs import Programs, check
 from compressjax.search.expressions._terminals import Terminals, check_terminals
 
 
 def evaluate(
-    programs: Programs, terminals: Terminals, language: Language = PAPER, *, batched: bool | None = None
+    programs: Programs, terminals: Terminals, language: Language = PAPER, *, chunk: int | None = None
 ) -> Float[Array, "population channels"]:
     """Scores of all channels by all programs.
 
@@ -33,14 +34,15 @@ def evaluate(
       programs: (population, length) arrays.  Under `jit` they are not checked: use `valid`.
       terminals: Name to array (channels or 1, classes or 1, positions or 1), for all terminals of the language.
       language: What the tokens mean.
-      batched: Whether the programs run as one batch (`vmap`) or one after the other (`lax.map`); by default a batch
-        everywhere but on a CPU.
+      chunk: Programs computed side by side (`vmap`); 1 is a loop (`lax.map`).  By default 1 on a CPU, all of them
+        elsewhere: a program takes ``language.stack`` times channels x classes x positions numbers.
 
     Returns:
       float32 or wider.  What is not a number is minus infinity: such channels go first.
 
     Raises:
-      ValueError: If a program is malformed, or a terminal is missing, not finite, or does not broadcast.
+      ValueError: If a program is malformed, a terminal is missing, not finite, or does not broadcast, or `chunk` is no
+        whole number of 1 or more.
 
     >>> from compressjax.search.expressions import parse, stacked
     >>> small = PAPER.only(["gP", "gQ"])
@@ -55,21 +57,20 @@ def evaluate(
     shape = check_terminals(terminals, language)
     if not isinstance(programs.tokens, jax.core.Tracer):
         check(programs, language)
-    if batched is None:
-        batched = jax.default_backend() != "cpu"
+    check_chunk(chunk)
     arrays = {name: jnp.asarray(terminals[name]) for name in language.terminals}
     tokens, consts = jnp.asarray(programs.tokens), jnp.asarray(programs.consts)
-    return _run(tokens, consts, arrays, language, shape, batched)
+    return _run(tokens, consts, arrays, language, shape, chunk)
 
 
-@partial(jax.jit, static_argnames=("language", "shape", "batched"))
+@partial(jax.jit, static_argnames=("language", "shape", "chunk"))
 def _run(
     tokens: Int[Array, "population length"],
     consts: Float[Array, "population length"],
     arrays: dict[str, Float[Array, "_ _ _"]],
     language: Language,
     shape: tuple[int, int, int],
-    batched: bool,
+    chunk: int | None,
 ) -> Float[Array, "population channels"]:
     dtype = jnp.result_type(jnp.float32, *arrays.values())
     table = jnp.stack([jnp.broadcast_to(arrays[name], shape).astype(dtype) for name in language.terminals])
@@ -99,7 +100,7 @@ def _run(
         total = jnp.sum(stack[0], axis=(1, 2))
         return jnp.where(jnp.isnan(total), -jnp.inf, total)
 
-    return jax.vmap(lambda *program: one(program))(tokens, consts) if batched else jax.lax.map(one, (tokens, consts))
+    return chunked(one, chunk)((tokens, consts))
 
 
 def _applied(function: object, operands: tuple[Array, ...]) -> Array:

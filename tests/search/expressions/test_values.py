@@ -151,8 +151,8 @@ def test_operators_by_hand(formula, wanted):
     program = ex.parse(formula, language)
     population = ex.stacked([program], 8)
     for found in (
-        ex.evaluate(population, t, language, batched=False)[0],
-        ex.evaluate(population, t, language, batched=True)[0],
+        ex.evaluate(population, t, language, chunk=1)[0],
+        ex.evaluate(population, t, language, chunk=4)[0],
         ex.shared(population, t, language)[0],
         ex.to_function(program, language)(t),
     ):
@@ -174,11 +174,12 @@ def test_all_paths_agree_on_random_programs(tile):
     np.testing.assert_allclose(ex.shared(programs, t, TAME, tile=tile), wanted, rtol=2e-5, atol=1e-4)
 
 
-def test_a_batch_and_a_loop_agree():
+def test_a_loop_chunks_and_a_batch_agree():
     *_, t = layer()
     programs = ex.random_programs(jax.random.key(1), 50, 24)
-    loop, batch = (ex.evaluate(programs, t, batched=batched) for batched in (False, True))
+    loop, chunks, batch = (ex.evaluate(programs, t, chunk=chunk) for chunk in (1, 7, 50))
     np.testing.assert_allclose(loop, batch, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(chunks, batch, rtol=1e-4, atol=1e-4)
 
 
 def test_evaluation_runs_inside_jit_with_programs_as_data():
