@@ -185,3 +185,17 @@ def test_a_trailing_value_is_dropped_only_where_it_is_an_attribute():
 
 def test_a_frozen_dict_is_a_mapping_of_rules_too():
     assert trees.assign(FrozenDict({"*/kernel": 1}), nested()) == {"conv/kernel": 1, "fc/kernel": 1}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2, 4, 5, 9])
+def test_a_population_is_mapped_member_by_member(chunk) -> None:
+    members = {"a": jnp.arange(10.0).reshape(5, 2), "b": (jnp.arange(5),)}
+    found = trees.in_chunks(chunk)(lambda one: (one["a"].sum(), one["b"][0] + 1))(members)
+    np.testing.assert_array_equal(found[0], [1, 5, 9, 13, 17])
+    np.testing.assert_array_equal(found[1], [1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize("chunk", [0, -1, True])
+def test_a_chunk_is_a_whole_number_from_1(chunk) -> None:
+    with pytest.raises(ValueError, match="must be a whole number, at least 1"):
+        trees.in_chunks(chunk)

@@ -28,11 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from compressjax._chunks import check_chunk, chunked
 from compressjax.channels._net import Net, _check_dtype, _checked
 from compressjax.channels._program import Program, Step, Value, walk
 from compressjax.channels._replay import Sizes, _apply
 from compressjax.channels._terms import Term
+from compressjax.trees import in_chunks
 
 Tree = Any
 Known = dict[int, Any]
@@ -191,7 +191,7 @@ def population_replay(
     >>> g(params, {"g0": jnp.array([[1.0, 1.0], [1.0, 0.0]])}, jnp.array([[3.0, 5.0]])).ravel()
     Array([8., 3.], dtype=float32)
     """
-    check_chunk(chunk)
+    vmap = in_chunks(chunk)
 
     def replayed(params: Tree, masks: Mapping[str, Any] | Slots, *xs: Any, shared: Shared | None = None) -> Any:
         first = {} if shared is None else dict(shared.masks)
@@ -218,9 +218,9 @@ def population_replay(
             sizes = _Masks(own, slots, widths)
             return summary(_results(net, sizes, _run(stages[2], sizes, before), before))
 
-        begun = [] if shared is None else chunked(begin, chunk)(first)
+        begun = [] if shared is None else vmap(begin)(first)
         which = jnp.zeros(count, jnp.int32) if shared is None else shared.which
-        return chunked(finish, chunk)((dict(vectors), members, which))
+        return vmap(finish)((dict(vectors), members, which))
 
     return replayed
 

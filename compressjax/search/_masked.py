@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from compressjax._chunks import check_chunk, chunked
 from compressjax.channels import Net, Shared, Slots, population_replay
+from compressjax.trees import in_chunks
 
 Params = Any
 Masks = Mapping[str, Float[Any, "population size"]]
@@ -75,7 +75,7 @@ def population_accuracy(
     >>> evaluate(params, {"g0": jnp.array([[1.0, 1.0], [0.0, 1.0]])}, x, labels)
     Array([1. , 0.5], dtype=float32)
     """
-    check_chunk(chunk)
+    vmap = in_chunks(chunk)
 
     def evaluate(params: Params, masks: Masks | Slots, x: Any, labels: Any, shared: Shared | None = None) -> Any:
         _check_population(masks.filled if isinstance(masks, Slots) else masks, shared)
@@ -93,7 +93,7 @@ def population_accuracy(
         def member(one: Mapping[str, Any]) -> Any:
             return summary(network(params, one, x))
 
-        return chunked(member, chunk)(dict(masks))
+        return vmap(member)(dict(masks))
 
     return evaluate
 

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from compressjax._chunks import check_chunk, chunked
 from compressjax.search.expressions._language import PAPER, Language
 from compressjax.search.expressions._programs import Programs, check
 from compressjax.search.expressions._terminals import Terminals, check_terminals
+from compressjax.trees import in_chunks
 
 
 def evaluate(
@@ -57,7 +57,6 @@ def evaluate(
     shape = check_terminals(terminals, language)
     if not isinstance(programs.tokens, jax.core.Tracer):
         check(programs, language)
-    check_chunk(chunk)
     arrays = {name: jnp.asarray(terminals[name]) for name in language.terminals}
     tokens, consts = jnp.asarray(programs.tokens), jnp.asarray(programs.consts)
     return _run(tokens, consts, arrays, language, shape, chunk)
@@ -100,7 +99,7 @@ def _run(
         total = jnp.sum(stack[0], axis=(1, 2))
         return jnp.where(jnp.isnan(total), -jnp.inf, total)
 
-    return chunked(one, chunk)((tokens, consts))
+    return in_chunks(chunk)(one)((tokens, consts))
 
 
 def _applied(function: object, operands: tuple[Array, ...]) -> Array:
