@@ -21,12 +21,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Integer, Num
 
 Matrix = Float[np.ndarray, "classes classes"]
 
 
-def confusion_matrix(labels: Int[Any, " n"], predictions: Int[Any, " n"], classes: int) -> Int[np.ndarray, "c c"]:
+def confusion_matrix(
+    labels: Integer[Any, " n"], predictions: Integer[Any, " n"], classes: int
+) -> Int[np.ndarray, "c c"]:
     """Counts of (label, prediction), labels in rows.
 
     Args:
@@ -179,7 +181,7 @@ def _class_numbers(what: str, labels: Any, classes: int) -> np.ndarray:
         raise ValueError(f"The {what} are {array.dtype}: give whole numbers.")
     if array.size and (array.min() < 0 or array.max() >= classes):
         raise ValueError(f"The {what} run from {array.min()} to {array.max()}: they must lie in 0..{classes - 1}.")
-    return array
+    return array.astype(np.int64)  # class numbers are multiplied, which bytes have no room for
 
 
 def _parts(linked: np.ndarray) -> int:

@@ -157,3 +157,14 @@ def test_bad_confusions(unchecked, confusion, clusters, match):
 def test_bad_labels(unchecked, call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16])
+def test_labels_of_few_bits_count_as_wide_ones(dtype):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 100, 500)
+    predictions = np.where(rng.random(500) < 0.5, labels, rng.integers(0, 100, 500))
+    expected = np.zeros((100, 100), int)
+    np.add.at(expected, (labels, predictions), 1)
+    for said in (predictions, predictions.astype(dtype)):
+        np.testing.assert_array_equal(scores.confusion_matrix(labels.astype(dtype), said, 100), expected)
