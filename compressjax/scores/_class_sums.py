@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Integer, Num
 
 
 class ClassSums(NamedTuple):
@@ -75,7 +75,7 @@ def class_start(classes: int, channels: int, positions: int = 1) -> ClassSums:
 
 
 def class_add(
-    sums: ClassSums, features: Num[Array, "samples *positions channels"], labels: Int[Array, " samples"]
+    sums: ClassSums, features: Num[Array, "samples *positions channels"], labels: Integer[Array, " samples"]
 ) -> ClassSums:
     """Adds one batch; pure, so that it may run inside the jitted function that computes the features.
 
@@ -102,7 +102,8 @@ def class_add(
         )
     if labels.shape != features.shape[:1]:
         raise ValueError(f"{features.shape[0]} samples have labels of shape {labels.shape}: give one label per sample.")
-    return _add(sums, features.reshape(-1, positions, channels), labels)
+    # Unsigned labels have no -1 to be compared with.
+    return _add(sums, features.reshape(-1, positions, channels), jnp.asarray(labels, jnp.int32))
 
 
 @jax.jit

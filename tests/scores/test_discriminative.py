@@ -255,3 +255,17 @@ def test_quiet_channels_that_know_the_class_beat_loud_ones_that_do_not(score) ->
     magnitude = np.maximum(x * loudness[None], 0).mean(0)
     for blind in (magnitude, scores.l1(params, producers(net.groups, params))["g0"]):
         assert not first(blind) & set(informative.tolist())
+
+
+def test_unsigned_labels_are_filled_up_too() -> None:
+    x, labels = sample(10, (2,))
+    parts = [(x[:6], labels[:6]), (x[6:], labels[6:])]
+    narrow = [(values, y.astype(np.uint8)) for values, y in parts]
+
+    def taps(params, x):
+        return {"g0": (x,)}
+
+    wide, found = (scores.class_statistics(taps, {}, batches, 3) for batches in (parts, narrow))
+    jax.tree.map(np.testing.assert_array_equal, found, wide)
+    wide, found = (scores.feature_scores(taps, {}, batches, scores.mmd) for batches in (parts, narrow))
+    np.testing.assert_array_equal(found["g0"], wide["g0"])

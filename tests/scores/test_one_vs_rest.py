@@ -167,3 +167,11 @@ def test_bad_input(unchecked) -> None:
     for value in (jnp.nan, jnp.inf, 1e30):
         with pytest.raises(ValueError, match=r"Features of channels \[1\] are not finite"):
             scores.one_vs_rest(add(start(2, 3, 4), x.at[2, 0, 1, 1].set(value), labels))
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.uint32, jnp.int8])
+def test_labels_may_have_any_kind_of_integer(dtype):
+    x, labels = jnp.asarray(RNG.normal(size=(12, 2)), jnp.float32), jnp.arange(12) % 3
+    wide = scores.one_vs_rest(scores.class_add(scores.class_start(300, 2), x, labels))
+    found = scores.one_vs_rest(scores.class_add(scores.class_start(300, 2), x, labels.astype(dtype)))
+    jax.tree.map(np.testing.assert_array_equal, found, wide)
