@@ -216,10 +216,11 @@ def _code(
         else:
             reduce = reduces[token - 1]
             is_full = full[left] or (right >= 0 and full[right])
-            operands = (buffers[left],) if right < 0 else (buffers[left], buffers[right])
+            needs = (left,) if right < 0 else (left, right)
+            operands = tuple(buffers[of] for of in needs)
             if reduce:
                 if not is_full:
-                    operands = (np.broadcast_to(operands[0], (positions, row)),)
+                    operands = tuple(np.broadcast_to(operand, (positions, row)) for operand in operands)
                 is_full = False
             pool = free[is_full]
             buffer = pool.pop() if pool else np.empty((positions if is_full else 1, row), np.float32)

@@ -270,3 +270,17 @@ def test_statistics_that_disagree_are_refused():
         ex.terminals(Plain(**ones), jnp.ones((3, 2)))
     with pytest.raises(ValueError, match="sP has 12 values"):
         ex.terminals(Plain(**ones | {"var_p": -jnp.ones((4, 3))}))
+
+
+@pytest.mark.parametrize("formula", ["dot(a, b)", "dot(b, b)", "dot(b, m)", "dot(m, b) + m", "dot(m, m)"])
+def test_an_operator_of_two_operands_may_reduce(formula):
+    dot = Operator("dot", 2, lambda a, b: jnp.sum(a * b, axis=-1, keepdims=True), commutative=True, reduces=True)
+    language = Language((*ex.OPERATORS, dot), ("a", "b", "m"))
+    rng = np.random.default_rng(0)
+    shapes = {"a": (3, 2, 1), "b": (1, 2, 1), "m": (3, 2, 4)}
+    t = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    program = ex.parse(formula, language)
+    one = ex.stacked([program], 8)
+    expected = ex.evaluate(one, t, language)
+    np.testing.assert_allclose(ex.shared(one, t, language), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ex.to_function(program, language)(t), expected[0], rtol=1e-5, atol=1e-5)
