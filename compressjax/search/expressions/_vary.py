@@ -71,7 +71,7 @@ def _random_programs(
     key: PRNGKeyArray, population: int, length: int, language: Language, least: int, most: int, grow: bool
 ) -> Programs:
     key_height, key_tree = jax.random.split(key)
-    tall = jax.random.randint(key_height, (population,), least, most + 1)
+    tall = jax.random.randint(key_height, (population,), least, most + 1, jnp.int32)
     grown = (jnp.arange(population) % 2 == 1) & grow
     return trees(key_tree, tall, grown, length, most, language)
 
@@ -115,7 +115,7 @@ def trees(
     def step(carry: tuple[Array, Array, Array], draw: Array) -> tuple[tuple[Array, Array, Array], tuple[Array, Array]]:
         levels, waiting, written = carry  # levels still allowed below every waiting node; how many wait
         place = jnp.arange(levels.shape[0])[:, None]
-        top = jnp.sum(jnp.where(place == waiting[None] - 1, levels, 0), axis=0)
+        top = jnp.sum(jnp.where(place == waiting[None] - 1, levels, 0), axis=0, dtype=jnp.int32)
         going = waiting > 0
         chance = (draw[0] >> 8).astype(jnp.float32) / 2**24
         room = longest - written - waiting  # tokens that are owed to nobody
@@ -198,7 +198,7 @@ def mutate(key: PRNGKeyArray, programs: Programs, language: Language = PAPER) ->
 def _mutate(key: PRNGKeyArray, programs: Programs, language: Language) -> Programs:
     population, length = programs.tokens.shape
     key_end, key_height, key_tree = jax.random.split(key, 3)
-    tall = jax.random.randint(key_height, (population,), HEIGHTS[0], HEIGHTS[1] + 1)
+    tall = jax.random.randint(key_height, (population,), HEIGHTS[0], HEIGHTS[1] + 1, jnp.int32)
     new = trees(key_tree, tall, jnp.zeros(population, bool), length, HEIGHTS[1], language)
     splices = jax.vmap(partial(_splice, language=language))
     return splices(programs, _ends(key_end, programs.tokens), new, lengths(new.tokens) - 1)
@@ -239,13 +239,13 @@ def _move(
     key_which, key_how = jax.random.split(key)
     shape = programs.tokens.shape
     moves = (programs.tokens == language.constant) & (jax.random.uniform(key_which, shape) < rate)
-    moved = programs.consts * jnp.exp(std * jax.random.normal(key_how, shape))
+    moved = (programs.consts * jnp.exp(std * jax.random.normal(key_how, shape))).astype(programs.consts.dtype)
     return Programs(programs.tokens, jnp.where(moves & jnp.isfinite(moved), moved, programs.consts))
 
 
 def _ends(key: PRNGKeyArray, tokens: Int[Array, "population length"]) -> Int[Array, " population"]:
     """A random token of every program."""
-    return jax.random.randint(key, tokens.shape[:1], 0, lengths(tokens))
+    return jax.random.randint(key, tokens.shape[:1], 0, lengths(tokens), jnp.int32)
 
 
 def _splice(

@@ -224,3 +224,14 @@ def test_populations_that_do_not_fit_are_refused():
 def test_searches_of_the_same_form_are_equal_and_compile_once():
     assert ExpressionGP(8, 4) == ExpressionGP(8, 4)
     assert len({ExpressionGP(8, 4), ExpressionGP(8, 4), ExpressionGP(8, 5), ExpressionGP(8, 4, distinct=False)}) == 3
+
+
+def test_a_search_runs_in_double_precision_too():
+    with jax.enable_x64(True):
+        gp = ExpressionGP(8, LENGTH)
+        params = gp.default_params._replace(constant_rate=1.0)
+        _, state = started(gp, np.arange(8.0))
+        children, state = gp.ask(jax.random.key(2), state, params)
+        ex.check(children)
+        state, _ = gp.tell(jax.random.key(3), children, jnp.arange(8.0), state, params)
+        assert [leaf.dtype for leaf in children] == [jnp.int32, jnp.float32]
