@@ -87,13 +87,25 @@ def elites_add(
     Returns:
       The new archive.
 
+    Raises:
+      ValueError: If the batch does not fit the archive.
+
     >>> archive = elites_start(1, [[0.0, 1.0, 2.0]])
     >>> genomes, kinds = jnp.array([[1.0], [2.0], [3.0]]), jnp.array([[0.5], [0.6], [1.5]])
     >>> archive = elites_add(archive, genomes, jnp.array([5.0, 4.0, jnp.nan]), kinds)
     >>> archive.fitness, archive.genomes[0]
     (Array([ 4., inf], dtype=float32), Array([2.], dtype=float32))
     """
-    count, cells = len(fitness), len(elites.fitness)
+    count, cells = fitness.shape[0] if fitness.ndim else 0, len(elites.fitness)
+    shapes = genomes.shape, fitness.shape, descriptors.shape
+    wanted = (count, elites.genomes.shape[1]), (count,), (count, len(elites.edges))
+    if shapes != wanted:  # an index beyond the last column would read the last
+        raise ValueError(
+            f"The batch has genomes {shapes[0]}, fitness {shapes[1]} and descriptors {shapes[2]}: to this archive "
+            f"{wanted[0]}, {wanted[1]} and {wanted[2]} can be added."
+        )
+    if not count:
+        return elites
     cell, able = jnp.zeros(count, jnp.int32), jnp.isfinite(fitness) & (fitness < FAILED)
     able &= jnp.all(jnp.isfinite(genomes), axis=1)
     for kind, ends in enumerate(elites.edges):

@@ -68,3 +68,15 @@ def test_the_ends_of_the_grid_belong_to_it():
 def test_bad_edges_are_refused(edges):
     with pytest.raises(ValueError, match="edges"):
         elites_start(2, edges)
+
+
+@pytest.mark.parametrize("size, kinds", [(2, 1), (2, 3), (5, 2)])
+def test_a_batch_that_does_not_fit_is_refused(size, kinds):
+    with pytest.raises(ValueError, match=r"to this archive \(3, 2\), \(3,\) and \(3, 2\) can be added"):
+        elites_add(elites_start(2, EDGES), jnp.zeros((3, size)), jnp.zeros(3), jnp.zeros((3, kinds)))
+
+
+def test_nothing_may_be_added():
+    elites = elites_start(2, EDGES)
+    found = elites_add(elites, jnp.zeros((0, 2)), jnp.zeros(0), jnp.zeros((0, 2)))
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), found, elites))
