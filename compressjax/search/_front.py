@@ -145,7 +145,7 @@ def hypervolume(fitness: Any, reference: tuple[float, float]) -> float:
     points = np.asarray(fitness, float)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"fitness has the shape {points.shape}: it must be (members, 2), two objectives.")
-    points = points[np.all(points < np.asarray(reference), axis=1)]
+    points = points[np.all(np.isfinite(points) & (points < np.asarray(reference)), axis=1)]
     total, ceiling = 0.0, reference[1]
     for x, y in points[np.lexsort((points[:, 1], points[:, 0]))]:
         if y < ceiling:

@@ -81,7 +81,7 @@ def test_hypervolume_is_the_area_of_the_union():
     cells = itertools.product(range(10), range(10))
     area = sum(any(p[0] <= x and p[1] <= y for p in points) for x, y in cells)
     assert hypervolume(points, (10.0, 10.0)) == area
-    assert hypervolume(np.vstack([points, [[np.nan, 0.0], [11.0, -1.0]]]), (10.0, 10.0)) == area
+    assert hypervolume(np.vstack([points, [[np.nan, 0.0], [-np.inf, 0.0], [11.0, -1.0]]]), (10.0, 10.0)) == area
     assert hypervolume(np.zeros((0, 2)), (1.0, 1.0)) == 0.0
     with pytest.raises(ValueError, match="must be \\(members, 2\\)"):
         hypervolume(np.zeros((3, 3)), (1.0, 1.0))
