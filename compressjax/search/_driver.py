@@ -26,7 +26,7 @@ from compressjax.search._evaluate import FAILED, Evaluator, rows
 from compressjax.search._halving import judge
 from compressjax.search._record import Record
 from compressjax.search._repair import Repair
-from compressjax.search._space import Design, Space
+from compressjax.search._space import Design, Space, check_design
 from compressjax.search._strategy import check_population
 
 # Evosax adds vectors to matrices; a program that forbids such broadcasts may still search.
@@ -155,12 +155,14 @@ class Driver:
           A state for `run`.
 
         Raises:
-          ValueError: If the key is not of JAX's default kind.
+          ValueError: If the key is not of JAX's default kind, or `initial` is no design of the space.
         """
         data = jnp.asarray(jax.random.key_data(key))
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.dtype != jax.random.key(0).dtype:
             raise ValueError(f"The key is a {key.dtype}: use a key of JAX's default kind, jax.random.key(seed).")
         make, sample = jax.random.split(jax.random.fold_in(key, 2**31), 2)
+        if initial is not None:
+            check_design(self.space, initial)
         mean = None if initial is None else self.space.encode(initial)
         if self._begins_evaluated:
             population = self.space.sample(sample, self.algorithm.population_size)

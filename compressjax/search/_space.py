@@ -122,3 +122,26 @@ class Space:
                 value = [options[i] for i in value] if isinstance(value, list) else options[value]
             out[name] = value
         return out
+
+
+def check_design(space: Space, design: Design) -> None:
+    """Raises if a value of one design has a wrong shape or lies outside of its range, where `encode` would fold it."""
+    if set(design) != set(space.variables):
+        raise ValueError(f"The design has {', '.join(design)}: it must have {', '.join(space.variables)}.")
+    for name, variable in space.variables.items():
+        value = np.asarray(design[name])
+        shape = () if variable.size is None else (variable.size,)
+        if value.shape != shape:
+            raise ValueError(f"{name!r} of the design has the shape {value.shape}: it must be {shape}.")
+        if isinstance(variable, Float):
+            real = jnp.result_type(float)  # that of the design, to which the ends may be rounded
+            low, high, value = real.type(variable.low), real.type(variable.high), value.astype(real)
+            fits, wanted = (value >= low) & (value <= high), f"lie in [{variable.low}, {variable.high}]"
+        elif isinstance(variable, Mask):
+            fits, wanted = (value == 0) | (value == 1), "be True or False"
+        else:
+            ends = (0, len(variable.options) - 1) if isinstance(variable, Category) else (variable.low, variable.high)
+            fits = (value >= ends[0]) & (value <= ends[1]) & (value == np.round(value))
+            wanted = f"be a whole number in {ends[0]}..{ends[1]}"
+        if not np.all(fits):
+            raise ValueError(f"{name!r} of the design is {value.tolist()}: it must {wanted}.")

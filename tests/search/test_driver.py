@@ -12,9 +12,11 @@ from evosax.algorithms import CMA_ES, SNES, DifferentialEvolution, Open_ES, Simp
 from compressjax.search import (
     FAILED,
     NSGA2,
+    Category,
     Driver,
     Evaluator,
     Float,
+    Int,
     Mask,
     Space,
     from_json,
@@ -287,3 +289,24 @@ def test_what_is_refused(wrong, match, unchecked):
 
 def test_the_driver_takes_few_arguments():
     assert len(inspect.signature(Driver).parameters) <= 9
+
+
+@pytest.mark.parametrize(
+    "changes, rule",
+    [
+        ({"ratio": 1.5}, r"'ratio' of the design is 1.5: it must lie in \[0.3, 0.7\]"),
+        ({"ratio": np.nan}, "'ratio' of the design is nan"),
+        ({"ratio": np.array([0.5, 0.6])}, r"'ratio' of the design has the shape \(2,\): it must be \(\)"),
+        ({"bits": 9}, r"'bits' of the design is 9: it must be a whole number in 2\.\.8"),
+        ({"op": 2}, r"'op' of the design is 2: it must be a whole number in 0\.\.1"),
+        ({"keep": np.array([0.5, 1.0])}, "'keep' of the design .* it must be True or False"),
+    ],
+)
+def test_a_start_outside_of_the_space_is_refused(changes, rule):
+    space = Space({"ratio": Float(0.3, 0.7), "bits": Int(2, 8), "op": Category(("a", "b")), "keep": Mask(2)})
+    driver = Driver(space, strategy(CMA_ES, space, 8), lambda designs, key: designs["ratio"])
+    fits = {"ratio": np.float32(0.7), "bits": 8, "op": 1, "keep": np.array([True, False])}
+    driver.start(jax.random.key(0), fits)
+    driver.start(jax.random.key(0), fits | {"ratio": np.float32(0.3)})
+    with pytest.raises(ValueError, match=rule):
+        driver.start(jax.random.key(0), fits | changes)
