@@ -52,7 +52,8 @@ class ChannelScores:
         self._relabel: Callable[[np.ndarray], np.ndarray] = lambda labels: labels
         self._classes = task.data.classes
         shapes = jax.eval_shape(task.model.init, jax.random.key(0))
-        images = jax.ShapeDtypeStruct((BATCH, *task.model.input_shape), jnp.float32)
+        first, _ = next(self.batches())  # the size of all of them, fewer than BATCH if there are fewer to see
+        images = jax.ShapeDtypeStruct((len(first), *task.model.input_shape), jnp.float32)
         names = [group.name for group in task.groups]
         self._taps = channels.trace(task.model.apply, shapes, images).taps(names)
 

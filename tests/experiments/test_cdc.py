@@ -1,5 +1,6 @@
 """A comparison of channel scores on a tiny network end to end, its ablations, and bad input."""
 
+import copy
 import dataclasses
 
 import jax
@@ -168,3 +169,13 @@ def test_all_profiles_are_valid():
         cdc_config.check(configs.get_config(profile))
     with pytest.raises(ValueError, match="Unknown profile"):
         configs.get_config("huge")
+
+
+def test_scores_may_see_fewer_images_than_a_batch(task):
+    whole, settings = ChannelScores(task), task.task
+    few = copy.copy(task)
+    few.task = dataclasses.replace(settings, score_images=100)
+    for name in ("symmetric_divergence", "mmd", "f1", "taylor"):
+        found = ChannelScores(few).score(name)
+        assert found.keys() == whole.score(name).keys()
+        assert all(np.isfinite(value).all() for value in found.values())
