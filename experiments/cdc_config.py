@@ -61,6 +61,9 @@ def check(config: Any) -> None:
         if task.name in names:
             raise ValueError(f"config.tasks[{i}].name is {task.name!r}, which another task has too.")
         names.append(task.name)
+    for name in config.formulas:
+        if name in NAMES:
+            raise ValueError(f"config.formulas has {name!r}, which is the name of a score; choose another name.")
     known = (*NAMES, *config.formulas)
     for field_ in ("scores", "automatic"):
         for i, name in enumerate(getattr(config, field_)):

@@ -150,6 +150,7 @@ def test_scores_that_are_not_finite_are_refused(task):
     [
         ({"tasks": ()}, "must each name at least one"),
         ({"scores": ("luck",)}, r"config.scores\[0\] is 'luck'"),
+        ({"formulas": {"l1": "gP"}}, "config.formulas has 'l1', which is the name of a score"),
         ({"removed": (1.0,)}, r"config.removed\[0\] is 1.0; it is a share"),
         ({"scores": ("l1",)}, "config.coarse needs one of"),
         ({"tasks": (Task(name="a", kept={"x": 1}),)}, r"config.tasks\[0\].kept has no use"),
