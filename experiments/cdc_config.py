@@ -70,6 +70,11 @@ def check(config: Any) -> None:
             choice(f"config.{field_}[{i}]", name, known)
     for i, share in enumerate(config.removed):
         _share(f"config.removed[{i}]", share)
+    lists = {name: getattr(config, name) for name in ("scores", "removed", "automatic")}
+    for at, values in (*lists.items(), ("teaching.kinds", config.teaching.kinds)):
+        for i, value in enumerate(values):
+            if value in values[:i]:  # its networks would count twice
+                raise ValueError(f"config.{at}[{i}] is {value!r} again.")
     least("config.repeats", config.repeats, 1)
     least("config.coarse", config.coarse, 0)
     if config.coarse and not any(name in OF_STATISTICS for name in config.scores):
