@@ -88,6 +88,8 @@ def check(config: Any) -> None:
         least(f"config.teaching.{name}", getattr(teaching, name), 0)
     for name in ("refit", "images"):
         least(f"config.teaching.{name}", getattr(teaching, name), 1)
+    if "discriminant" in teaching.kinds:  # directions are fitted to whole batches
+        least("config.teaching.images", teaching.images, max(task.batch_size for task in config.tasks))
 
 
 def _share(at: str, share: float) -> None:

@@ -155,6 +155,7 @@ def test_scores_that_are_not_finite_are_refused(task):
         ({"removed": (0.5, 0.5)}, r"config.removed\[1\] is 0.5 again"),
         ({"automatic": ("l1", "l1")}, r"config.automatic\[1\] is 'l1' again"),
         ({"teaching": cdc_config.Teaching(kinds=("hint", "hint"))}, r"config.teaching.kinds\[1\] is 'hint' again"),
+        ({"teaching": cdc_config.Teaching(kinds=("discriminant",), images=20)}, "config.teaching.images is 20; .*64"),
         ({"removed": (1.0,)}, r"config.removed\[0\] is 1.0; it is a share"),
         ({"scores": ("l1",)}, "config.coarse needs one of"),
         ({"tasks": (Task(name="a", kept={"x": 1}),)}, r"config.tasks\[0\].kept has no use"),
