@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from compressjax.search._space import Space
 
@@ -47,5 +48,5 @@ def strategy(kind: type, space: Space, population: int, **options: Any) -> Any:
 def check_population(kind: type, population: int) -> None:
     """Raises if a strategy cannot work with so few members."""
     least = LEAST.get(kind.__name__, 2)
-    if isinstance(population, bool) or int(population) != population or population < least:
+    if isinstance(population, bool) or not isinstance(population, int | np.integer) or population < least:
         raise ValueError(f"population={population}: {kind.__name__} needs a whole number of at least {least}.")

@@ -267,6 +267,7 @@ def make(space=SPHERE, kind=SNES, size=6, evaluate=sphere, **kwargs):
         ),
         (lambda: strategy(Open_ES, SPHERE, 5), "Open_ES does not take population=5: Population size must be even"),
         (lambda: strategy(CMA_ES, SPHERE, 2.5), "population=2.5"),
+        (lambda: strategy(CMA_ES, SPHERE, 8.0), "population=8.0: CMA_ES needs a whole number"),
         (lambda: Driver(SPHERE, SimpleGA(1, jnp.zeros(4)), sphere), "SimpleGA needs a whole number of at least 2"),
         (lambda: Driver(SPHERE, SNES(8, jnp.zeros(3)), sphere), "over 3 numbers and the space has 4"),
         (lambda: Driver(SPHERE, SNES(8, {"x": jnp.zeros(4)}), sphere), "from a vector of that length"),
