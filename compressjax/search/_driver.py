@@ -235,8 +235,9 @@ class Driver:
             )
         ready = self._prepare(genomes)
         designs = {name: np.asarray(value) for name, value in ready.designs.items()}
-        judged = judge(self.evaluators, self.survivors, self.objectives, designs, evaluation, known)
-        told = judged.told + np.where(judged.failed, 0, np.asarray(ready.penalty))[:, None].astype(judged.told.dtype)
+        penalty = np.asarray(ready.penalty)
+        judged = judge(self.evaluators, self.survivors, self.objectives, designs, evaluation, known, penalty)
+        told = judged.told
         if begin:
             algorithm = self._begun(tell, ready.genomes, told)
         else:

@@ -43,6 +43,7 @@ def judge(
     designs: Mapping[str, np.ndarray],
     key: Array,
     known: Known,
+    penalty: np.ndarray,
 ) -> Judged:
     """All fidelities, each on the survivors of the one before.
 
@@ -53,6 +54,7 @@ def judge(
       designs: The population's designs, name to (members, ...).
       key: Of this generation.
       known: What caching evaluators know.
+      penalty: Added to what is told of a member that did not fail, (members,).
 
     Returns:
       A `Judged`.
@@ -85,7 +87,8 @@ def judge(
             trails[i] += (tuple(outcome.fitness[row].tolist()),)
             seeds[i] = tuple(data[row].tolist())
     reached = np.array([len(trail) for trail in trails])
-    return Judged(_ordered(fitness, reached, failed), failed, cached, trails, seeds, computed)
+    told = fitness + np.where(failed, 0, penalty)[:, None].astype(fitness.dtype)
+    return Judged(_ordered(told, reached, failed), failed, cached, trails, seeds, computed)
 
 
 def _ordered(fitness: np.ndarray, reached: np.ndarray, failed: np.ndarray) -> np.ndarray:

@@ -166,6 +166,19 @@ class TestFidelities:
         assert [r.fidelity for r in records] == [0] * 5 + [1] * 3
         assert [r.failed for r in records] == [True] * 6 + [False] * 2
 
+    def test_a_penalty_does_not_put_a_dropped_candidate_before_one_that_went_on(self):
+        driver = Driver(
+            SPHERE,
+            STRATEGIES["SNES"](SPHERE, 8),
+            [lambda d, key: jnp.sum(d["x"], axis=1), sphere],
+            repair=lambda d: {"x": jnp.minimum(d["x"], 0.0)},
+            penalty=10.0,
+            survivors=(4,),
+        )
+        _, records = run(driver, driver.start(jax.random.key(0)), 4)
+        for members in (records[i : i + 8] for i in range(0, 32, 8)):
+            assert max(r.told for r in members if r.fidelity == 1) <= min(r.told for r in members if r.fidelity == 0)
+
     def test_a_dropped_candidate_never_becomes_the_best(self):
         cheap = Evaluator(lambda d, key: -100 + sphere(d, key))
         driver = Driver(SPHERE, STRATEGIES["SNES"](SPHERE, 8), [cheap, Evaluator(sphere)], survivors=(2,))
