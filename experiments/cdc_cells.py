@@ -138,7 +138,10 @@ def automatic(task: PruningTask, score: Mapping[str, np.ndarray], removed: float
     knife = task.knife
     price = knife.price("macs")
     sizes = {group.name: group.size for group in task.groups}
-    speedup = float(price(sizes)) / float(price({**sizes, **uniform(task, removed)}))
+    widths = {**sizes, **uniform(task, removed)}
+    if widths == sizes:
+        return {group.name: np.ones(group.size, bool) for group in task.groups}
+    speedup = float(price(sizes)) / float(price(widths))
     *_, last = search.sensitivity(
         task.params,
         sizes,
@@ -147,6 +150,7 @@ def automatic(task: PruningTask, score: Mapping[str, np.ndarray], removed: float
         accuracy=knife.masked_accuracy(),
         speedup=speedup,
         layers=max(1, len(sizes) // 4),
+        floor={name: min(width, -(-sizes[name] // 8)) for name, width in widths.items()},
     )
     return last.keep
 

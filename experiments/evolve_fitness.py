@@ -31,9 +31,9 @@ def check(evolution: Evolution, finalists: Sequence[str], chosen: str) -> dict[s
       chosen: The evolved function.
 
     Returns:
-      ``noise``, ``gap`` (None if the chosen formula is a seed), ``tau`` with ``repeats`` and, if the configuration asks
-      for it, ``longer``, and ``rows``: of every formula its ``search`` fitness as an accuracy, its ``repeats`` and its
-      ``longer`` accuracy.
+      ``noise``, ``gap`` (0 if the chosen formula is the best seed), ``tau`` with ``repeats`` and, if the configuration
+      asks for it, ``longer``, and ``rows``: of every formula its ``search`` fitness as an accuracy, its ``repeats`` and
+      its ``longer`` accuracy.
     """
     config = evolution.config
     formulas = list(dict.fromkeys([*expressions.SEEDS.values(), *finalists]))

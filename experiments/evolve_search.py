@@ -66,7 +66,6 @@ class Evolution:
     def __init__(self, config: EvolveConfig, directory: Workdir, *, progress: bool = True, fleet: Fleet = ALONE):
         self.config, self.directory, self.progress, self.fleet = config, directory, progress and fleet.leads, fleet
         self._scores: dict[str, ChannelScores] = {}
-        self._met: set[tuple[str, str]] = set()
         tasks = {task.name: self._prepared(task) for task in config.tasks}
         self.trials = Trials(directory, tasks, fleet)
         self.tasks = tasks
@@ -95,13 +94,14 @@ class Evolution:
         mutants = jax.tree.map(lambda leaf: jnp.resize(leaf, (config.population - count, config.length)), seeds)
         mutants = expressions.mutate(jax.random.fold_in(key, 0), mutants)
         first = Programs(*(jnp.concatenate(pair) for pair in zip(seeds, mutants, strict=True)))
-        found = self._judge(first, 0)
+        met: set[tuple[str, str]] = set()
+        found = self._judge(first, 0, met)
         state = gp.init(jax.random.fold_in(key, 1), first, _fitness(found), params)
         bar = self._bar("generations", config.generations)
         for generation in range(1, config.generations + 1):
             ask, tell = jax.random.split(jax.random.fold_in(key, 1 + generation))
             children, state = gp.ask(ask, state, params)
-            judged = self._judge(children, generation)
+            judged = self._judge(children, generation, met)
             state, metrics = gp.tell(tell, children, _fitness(judged), state, params)
             found += judged
             bar.update()
@@ -114,18 +114,19 @@ class Evolution:
         config = self.config
         key = jax.random.fold_in(jax.random.key(config.seed), 2**30)
         found: list[Candidate] = []
+        met: set[tuple[str, str]] = set()
         bar = self._bar("random formulas", config.generations + 1)
         for generation in range(config.generations + 1):
             drawn = expressions.random_programs(
                 jax.random.fold_in(key, generation), config.population, config.length, least=1, most=4
             )
-            found += self._judge(drawn, generation)
+            found += self._judge(drawn, generation, met)
             bar.update()
         bar.close()
         return found
 
-    def _judge(self, programs: Programs, generation: int) -> list[Candidate]:
-        """A candidate per program."""
+    def _judge(self, programs: Programs, generation: int, met: set[tuple[str, str]]) -> list[Candidate]:
+        """A candidate per program; `met` has the effects seen so far and takes the new ones."""
         keeps: list[dict[str, Keep] | None] = [{} for _ in range(len(programs.tokens))]
         for name, task in self.tasks.items():
             scores = self._scores[name].evaluate(programs)
@@ -142,8 +143,8 @@ class Evolution:
             program = expressions.single(programs, i)
             accuracies = {name: self.trials.run(name, keep, seed)["after"] for name, keep in (sets or {}).items()}
             effects = {(name, keep_key(keep)) for name, keep in (sets or {}).items()}
-            cached = bool(effects) and effects <= self._met  # of this search, whatever the records knew already
-            self._met |= effects
+            cached = bool(effects) and effects <= met  # in this search, whatever the records knew already
+            met |= effects
             out.append(
                 Candidate(
                     generation,

@@ -14,7 +14,7 @@ class Task(Base):
     kept: dict[str, int] = field(default_factory=dict)  # glob of a producing kernel -> channels left
     fixed: tuple[str, ...] = ()  # globs of leaves none of whose channels may go
     retrain: Fit = field(default_factory=Fit)  # after the cut
-    score_images: int = 2000  # training images that scores see
+    score_images: int = 2000  # training images that scores see, in whole batches of 250 or of as many as there are
     reestimate_images: int = 2048  # training images for the statistics of batch normalization after the cut
     test_images: int = 0  # first so many images of the test split; 0: all
 

@@ -1,7 +1,7 @@
-"""Trials: cut a task by a keep set, retrain, and note the accuracies; each is computed once and kept in the metrics.
+"""Trials: cut a task by a keep set, retrain, and note the accuracies, which are kept in the metrics.
 
 A trial is known by its task, its keep set and its seed, so formulas that prune alike share it, and a run that starts
-again finds it in ``metrics.jsonl``.
+again finds it in ``metrics.jsonl``.  Only a trial that did not read the test split, and now should, is made twice.
 """
 
 import hashlib
@@ -46,14 +46,10 @@ class Trials:
 
     def __init__(self, directory: Workdir, tasks: Mapping[str, PruningTask], fleet: Fleet = ALONE):
         self._directory, self._tasks, self._fleet = directory, dict(tasks), fleet
-        self._known: dict[tuple[str, str, int], Record] = {}
+        self._known: dict[Key, Record] = {}
+        self.seconds = 0.0  # that all trials took, also those made twice
         for record in read_metrics(directory.path):
-            self._known[record["task"], record["keep"], record["seed"]] = record
-
-    @property
-    def seconds(self) -> float:
-        """Time that all known trials took."""
-        return sum(record["seconds"] for record in self._known.values())
+            self._learn(record)
 
     def __len__(self) -> int:
         """Trials that are known."""
@@ -123,7 +119,11 @@ class Trials:
 
     def _keep(self, record: Record) -> None:
         self._directory.record(record)
+        self._learn(record)
+
+    def _learn(self, record: Record) -> None:
         self._known[record["task"], record["keep"], record["seed"]] = record
+        self.seconds += record["seconds"]
 
     def _computed(self, key: Key, keep: Keep, test: bool, retrain: Retrain) -> Record:
         task, name, seed = key

@@ -103,7 +103,8 @@ def class_add(
     if labels.shape != features.shape[:1]:
         raise ValueError(f"{features.shape[0]} samples have labels of shape {labels.shape}: give one label per sample.")
     # Unsigned labels have no -1 to be compared with.
-    return _add(sums, features.reshape(-1, positions, channels), jnp.asarray(labels, jnp.int32))
+    labels = jnp.asarray(labels).astype(jnp.promote_types(labels.dtype, jnp.int32))
+    return _add(sums, features.reshape(-1, positions, channels), labels)
 
 
 @jax.jit

@@ -154,7 +154,8 @@ def _filled(batches: Iterable[Sequence[Any]]) -> Iterator[tuple[tuple[Any, ...],
         labels = np.asarray(labels)
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"Labels are {labels.dtype} of shape {labels.shape}: give one integer per sample.")
-        labels = labels.astype(np.int64)  # unsigned ones have no -1
+        ends = np.iinfo(np.int32)
+        labels = np.clip(labels.astype(np.int64), ends.min, ends.max)  # which JAX would wrap; unsigned ones have no -1
         size = size or len(labels)
         lacking = size - len(labels)
         if lacking < 0 or not len(labels):

@@ -52,14 +52,14 @@ def elites_start(size: int, edges: Sequence[Any]) -> Elites:
     >>> elites_start(3, [[0.0, 1.0, 2.0], [0.0, 10.0]]).fitness
     Array([inf, inf], dtype=float32)
     """
-    arrays = [np.asarray(ends, float) for ends in edges]
+    real = jnp.result_type(float)
+    arrays = [np.asarray(ends, real) for ends in edges]  # edges that differ in float64 alone are one
     if not arrays:
         raise ValueError("An archive needs the edges of at least one descriptor.")
     for number, ends in enumerate(arrays):
         if ends.ndim != 1 or len(ends) < 2 or not np.all(np.isfinite(ends)) or not np.all(np.diff(ends) > 0):
             raise ValueError(f"The edges of descriptor {number} are {ends}: give at least two rising finite numbers.")
     cells = int(np.prod([len(ends) - 1 for ends in arrays]))
-    real = jnp.result_type(float)
     return Elites(
         tuple(jnp.asarray(ends, real) for ends in arrays),
         jnp.full((cells, size), jnp.nan, real),

@@ -158,8 +158,8 @@ def stack_slots(net: Net, keeps: Sequence[Mapping[str, Any]], *, parts: int = 8)
     >>> slots.members["g0"].tolist(), slots.filled["g0"].tolist()
     ([[1, 4, 7, 0], [0, 1, 2, 3]], [[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     """
-    if parts < 1:
-        raise ValueError(f"parts={parts} must be at least 1: in how many steps the number of slots grows.")
+    if isinstance(parts, bool) or int(parts) != parts or parts < 1:
+        raise ValueError(f"parts={parts} must be a whole number from 1: in how many steps the number of slots grows.")
     members, filled = {}, {}
     for name, mask in stack_keeps(net, keeps).items():
         size, most = mask.shape[1], int(mask.sum(axis=1).max())

@@ -22,6 +22,8 @@ import numpy as np
 from jaxtyping import Array
 from jaxtyping import Float as Floats
 
+MOST = 2**23  # whole numbers whose bins a float32 genome tells apart
+
 
 @dataclass(frozen=True)
 class Float:
@@ -85,7 +87,8 @@ class Int:
       size: Numbers of this kind, an array (size,); None for one number, a scalar.
 
     Raises:
-      ValueError: If the bounds are no whole numbers in order, or `size` is below 1.
+      ValueError: If the bounds are no whole numbers in order or need more than 32 bits, if there are more than 2^23
+        values, which float32 does not tell apart, or if `size` is below 1.
 
     >>> Int(2, 8).decode(jnp.array([-1.0])), Int(2, 8).decode(jnp.array([1.0]))
     (Array(2, dtype=int32), Array(8, dtype=int32))
@@ -98,6 +101,10 @@ class Int:
     def __post_init__(self) -> None:
         if int(self.low) != self.low or int(self.high) != self.high or self.low >= self.high:
             raise ValueError(f"Int({self.low}, {self.high}): the bounds must be whole numbers, the first one smaller.")
+        if max(-self.low, self.high + 1) > 2**31 or self.bins > MOST:
+            raise ValueError(
+                f"Int({self.low}, {self.high}): bounds have 32 bits, a range {MOST:,} values; search over steps."
+            )
         _check_size(self)
 
     @property
@@ -117,7 +124,8 @@ class Int:
 
     def encode(self, value: Any) -> Array:
         """A stretch of genome that decodes to a value."""
-        centre = (jnp.asarray(value, float) - self.low + 0.5) / self.bins  # of the bin: farthest from its neighbours
+        step = (jnp.asarray(value, jnp.int32) - self.low).astype(float)
+        centre = (step + 0.5) / self.bins  # of the bin: farthest from its neighbours
         return _flat(2 * centre - 1, self.size)
 
 

@@ -66,6 +66,15 @@ def test_automatic_amounts_cost_no_more_than_the_uniform_cut(task):
     assert float(price(widths)) <= float(price(cdc_cells.uniform(task, 0.5))) * (1 + 1e-5)
 
 
+def test_automatic_amounts_reach_from_nothing_to_almost_everything(task):
+    score = ChannelScores(task).score("l1")
+    assert all(vector.all() for vector in cdc_cells.automatic(task, score, 0.01).values())
+    keep = cdc_cells.automatic(task, score, 0.95)
+    widths = {name: int(vector.sum()) for name, vector in keep.items()}
+    price = task.knife.price("macs")
+    assert float(price(widths)) <= float(price(cdc_cells.uniform(task, 0.95))) * (1 + 1e-5)
+
+
 def test_every_score_has_one_finite_value_per_channel(task):
     seen = ChannelScores(task, {"mine": "l2 * square(gP - gQ)"})
     for name in (*NAMES, "mine"):

@@ -143,6 +143,15 @@ def test_keep_sets_have_one_name_each(tmp_path):
         assert len(Trials(directory, {})) == 0
 
 
+def test_time_counts_for_trials_that_are_made_twice(tmp_path):
+    trial = {"task": "a", "keep": "k", "seed": 0, "before": 0.5, "after": 0.75, "seconds": 2.0}
+    with Workdir(tmp_path, {}) as directory:
+        directory.record(trial)
+        directory.record({**trial, "test_before": 0.5, "test": 0.75, "seconds": 3.0})
+        trials = Trials(directory, {})
+    assert (len(trials), trials.seconds) == (1, 5.0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -269,3 +269,15 @@ def test_unsigned_labels_are_filled_up_too() -> None:
     jax.tree.map(np.testing.assert_array_equal, found, wide)
     wide, found = (scores.feature_scores(taps, {}, batches, scores.mmd) for batches in (parts, narrow))
     np.testing.assert_array_equal(found["g0"], wide["g0"])
+
+
+def test_labels_beyond_32_bits_are_refused() -> None:
+    x, labels = sample(10, (2,))
+    labels = np.asarray(labels, np.int64)
+    labels[3] += 2**32
+
+    def taps(params, x):
+        return {"g0": (x,)}
+
+    with pytest.raises(ValueError, match="labels are not between 0 and 2"):
+        scores.class_statistics(taps, {}, [(x, labels)], 3)

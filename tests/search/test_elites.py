@@ -64,7 +64,7 @@ def test_the_ends_of_the_grid_belong_to_it():
     assert found.fitness.tolist() == [3.0, 1.0]
 
 
-@pytest.mark.parametrize("edges", [[], [[0.0]], [[1.0, 0.0]], [[0.0, np.inf]], [[[0.0, 1.0]]]])
+@pytest.mark.parametrize("edges", [[], [[0.0]], [[1.0, 0.0]], [[0.0, np.inf]], [[[0.0, 1.0]]], [[1.0, 1 + 1e-12]]])
 def test_bad_edges_are_refused(edges):
     with pytest.raises(ValueError, match="edges"):
         elites_start(2, edges)

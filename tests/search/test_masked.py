@@ -54,8 +54,9 @@ def test_slots_are_as_many_as_the_largest_member_needs():
     whole = search.stack_slots(net, [*keeps, {}])
     assert not whole.members
     np.testing.assert_array_equal(whole.filled["g0"], search.stack_keeps(net, [*keeps, {}])["g0"])
-    with pytest.raises(ValueError, match="parts=0"):
-        search.stack_slots(net, keeps, parts=0)
+    for parts in (0, True):
+        with pytest.raises(ValueError, match=f"parts={parts}"):
+            search.stack_slots(net, keeps, parts=parts)
     with pytest.raises(ValueError, match="no keep set"):
         search.stack_slots(net, [])
 

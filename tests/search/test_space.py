@@ -103,6 +103,8 @@ def test_samples_are_fair():
         (lambda: Float(0.0, 1.0, log=True), "low must be above 0"),
         (lambda: Float(0.0, 1.0, size=0), "size=0"),
         (lambda: Int(3, 3), "the first one smaller"),
+        (lambda: Int(0, 2**23), "a range 8,388,608 values"),
+        (lambda: Int(2**31 - 2, 2**31), "bounds have 32 bits"),
         (lambda: Category(("a",)), "at least two different"),
         (lambda: Category(("a", "a")), "at least two different"),
         (lambda: Mask(0), "size=0"),
@@ -113,3 +115,10 @@ def test_samples_are_fair():
 def test_what_is_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize("low", [0, -(2**22), 2**31 - 2**23])
+def test_whole_numbers_of_the_widest_range_come_back(low):
+    values = Int(low, low + 2**23 - 1)
+    ends = np.r_[np.arange(1000), np.arange(2**22 - 500, 2**22 + 500), np.arange(2**23 - 1000, 2**23)]
+    np.testing.assert_array_equal(values.decode(values.encode(low + ends)), low + ends)
