@@ -44,10 +44,16 @@ def _draw(records: Sequence[Record]) -> Any:
             stages = [row for row in stage_rows(runs) if row.stage != "dense"]
             files = file_rows(runs)
             configs = list(dict.fromkeys([*(row.config for row in stages), *(row.config for row in files)]))
+
+            def pruned(config: str, stages: Sequence[Any] = stages) -> tuple[tuple[float, Measure], ...]:
+                return tuple((row.ratio, row.accuracy) for row in stages if row.config == config)
+
             colours = dict(zip(configs, style.colours(configs), strict=True))
             for config in configs:
                 colour, own = colours[config], [row for row in stages if row.config == config]
-                _line(left, [(r.ratio, r.accuracy) for r in own], config, colour)
+                same = [name for name in configs if pruned(name) == pruned(config)]  # other files of the same networks
+                if same[0] == config:
+                    _line(left, pruned(config), ", ".join(same), colour)
                 controlled = [(r.control_ratio or r.ratio, r.control) for r in own if r.control]
                 _line(left, controlled, f"{config}, control", colour, hollow=True)
                 own_files = [row for row in files if row.config == config]

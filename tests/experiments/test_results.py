@@ -181,6 +181,12 @@ def test_the_figure_is_drawn(tmp_path: Path, suffix: str, magic: bytes) -> None:
     assert path.read_bytes().startswith(magic)
 
 
+def test_configurations_with_the_same_networks_share_a_line() -> None:
+    drawn = picture._draw([record("a", 0, 0.98), record("b", 0, 0.98), record("c", 0, 0.97)])
+    lines = {line.get_label() for line in drawn.axes[0].containers}
+    assert lines == {"a, b", "c"}
+
+
 def test_no_figure_is_drawn_from_nothing(tmp_path: Path) -> None:
     assert picture.figure([], tmp_path / "figure.svg") is None
     assert not (tmp_path / "figure.svg").exists()
