@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from experiments.bench_expressions import LENGTH, population, terminals
+from experiments.bench_population import lenet5
 from experiments.timing import Row, interleaved, milliseconds
 
 SIZES = (64, 256, 1024, 4096, 16_384)
@@ -91,13 +92,10 @@ def networks(images: int) -> Iterator[tuple[str, Start]]:
     import jax.numpy as jnp
     import numpy as np
 
-    from compressjax import channels, search, zoo
+    from compressjax import channels, search
 
-    model = zoo.build("lenet5")
-    params = model.init(jax.random.key(0))
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.random((images, 28, 28, 1), np.float32))
-    labels = jnp.asarray(rng.integers(0, 10, images, np.int32))
+    model, params, x, labels = lenet5(images, rng)
     net = channels.trace(model.apply, params, x)
 
     def start(size: int, stack: Callable[..., Any]) -> Callable[[], object]:

@@ -21,14 +21,11 @@ def population(repeats: int, small: bool = False) -> list[Row]:
     import jax.numpy as jnp
     import numpy as np
 
-    from compressjax import channels, search, zoo
+    from compressjax import channels, search
 
     members, images = (4, 8) if small else (64, 500)
-    model = zoo.build("lenet5")
-    params = model.init(jax.random.key(0))
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.random((images, 28, 28, 1), np.float32))
-    labels = jnp.asarray(rng.integers(0, 10, images, np.int32))
+    model, params, x, labels = lenet5(images, rng)
     net = channels.trace(model.apply, params, x)
     first = net.groups[0].name
 
@@ -84,3 +81,16 @@ def population(repeats: int, small: bool = False) -> list[Row]:
             None if small else 0.5,
         ),
     ]
+
+
+def lenet5(images: int, rng: Any) -> tuple[Any, Any, Any, Any]:
+    """The network, untrained weights, and random images with labels, which cost what real ones do."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from compressjax import zoo
+
+    model = zoo.build("lenet5")
+    x = jnp.asarray(rng.random((images, 28, 28, 1), np.float32))
+    return model, model.init(jax.random.key(0)), x, jnp.asarray(rng.integers(0, 10, images, np.int32))
