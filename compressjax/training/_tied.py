@@ -126,9 +126,14 @@ def _read(x: Array, codes: Array, quantizer: Tieable) -> Array:
         units = jnp.where(codes < 0, 0.0, _multiples(quantizer)[codes])
         scale = jnp.sum(units * x) / jnp.maximum(jnp.sum(units * units), 1.0)
         return _multiples(quantizer) * scale
-    total = jax.ops.segment_sum(jnp.where(codes < 0, 0.0, x).ravel(), codes.ravel() % count, count)
-    entries = jax.ops.segment_sum((codes >= 0).astype(x.dtype).ravel(), codes.ravel() % count, count)
-    return total / jnp.maximum(entries, 1.0)
+    # Entries of a level differ by roundings at most.  Their mean is taken of these differences: a running sum of the
+    # entries themselves would lose what is small beside it, in bfloat16 after some hundreds of them.
+    wide, live = _wide(x).ravel(), codes.ravel() >= 0
+    place = jnp.where(live, codes.ravel(), count)
+    entries = jax.ops.segment_sum(live.astype(jnp.int32), place, count + 1)
+    top = jnp.where(entries > 0, jax.ops.segment_max(wide, place, count + 1), 0.0)
+    apart = jax.ops.segment_sum(wide - top[place], place, count + 1)
+    return (top + apart / jnp.maximum(entries, 1).astype(wide.dtype))[:count]
 
 
 def _gather(gradient: Array, codes: Array, quantizer: Tieable) -> Array:
@@ -137,4 +142,9 @@ def _gather(gradient: Array, codes: Array, quantizer: Tieable) -> Array:
         units = jnp.where(codes < 0, 0.0, _multiples(quantizer)[codes])
         return jnp.sum(units * gradient)[None]
     count = 2**quantizer.bits
-    return jax.ops.segment_sum(jnp.where(codes < 0, 0.0, gradient).ravel(), codes.ravel() % count, count)
+    return jax.ops.segment_sum(jnp.where(codes < 0, 0.0, _wide(gradient)).ravel(), codes.ravel() % count, count)
+
+
+def _wide(x: Array) -> Array:
+    """In float32 at least, for sums over many entries."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -68,3 +68,15 @@ def test_needs_params_and_a_trainable_quantizer():
         transform.update({"w": SPARSE}, transform.init({"w": SPARSE}))
     with pytest.raises(ValueError, match="no levels to train"):
         tied(optax.sgd(0.1), {"w": PowerOfTwo(2)}).init({"w": SPARSE})
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_levels_with_many_entries_stay_where_they_are(dtype):
+    level = jnp.asarray([0.3, 1.3, -0.7], dtype)
+    params = {"w": level[jnp.arange(6000) % 3]}
+    transform = tied(optax.sgd(1.0), {"w": Codebook(2)})
+    state = transform.init(params)
+    updates, state = transform.update({"w": jnp.zeros(6000, dtype)}, state, params)
+    np.testing.assert_array_equal(optax.apply_updates(params, updates)["w"], params["w"])
+    updates, _ = transform.update({"w": jnp.full(6000, 2.0**-10, dtype)}, state, params)
+    np.testing.assert_allclose(updates["w"].astype(jnp.float32), -2000 / 1024, rtol=0.01)
