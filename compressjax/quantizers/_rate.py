@@ -82,8 +82,11 @@ def code_length(codes: Int[Array, "..."], rates: Rates) -> Float[Array, ""]:
     True
     """
     magnitude = jnp.abs(codes)
-    beside = jnp.where(magnitude > 0, rates.magnitudes[jnp.maximum(magnitude - 1, 0)] + rates.nonzero, 0.0)
-    return jnp.sum(rates.zero + beside)
+    # Where non-zeros are the rule, `nonzero` stops at 0; what they then cost follows from the price of a zero.
+    often = 1.0 - jnp.log2(-jnp.expm1(-math.log(2.0) * jnp.maximum(rates.zero, 1.0)))
+    live = jnp.where(rates.nonzero > 0, rates.zero + rates.nonzero, often)
+    beside = rates.magnitudes[jnp.maximum(magnitude - 1, 0)]
+    return jnp.sum(jnp.where(magnitude > 0, live + beside, rates.zero))
 
 
 def rate_distortion(
@@ -177,16 +180,15 @@ def _view(x: Float[Array, "..."], channels: int | None) -> Float[Array, "taps in
 
 def _log_odds(nonzero: Float[Array, "taps inputs outputs"]) -> Float[Array, "taps inputs outputs"]:
     """Estimated log2 odds of a non-zero at every entry."""
-    density = (jnp.sum(nonzero) + 0.5) / (nonzero.size + 1.0)
-    base = _logit2(density)
+    # Odds from the counts of both kinds: a density within rounding of 1 would have infinite odds.
+    zero = 1.0 - nonzero
+    odds = (jnp.sum(nonzero) + 0.5) / (jnp.sum(zero) + 0.5)
+    base = jnp.log2(odds)
     out = jnp.broadcast_to(base, nonzero.shape)
     for others in ((1, 2), (0, 2), (0, 1), (0,)):
         size = math.prod(nonzero.shape[axis] for axis in others)
         if 1 < size < nonzero.size:
-            inside = (jnp.sum(nonzero, axis=others, keepdims=True) + 1.0) / (size + 1.0 / density)
-            out = out + _ALPHA * (_logit2(inside) - base)
+            # Shrunk by one non-zero and, the density of the whole being odds / (1 + odds), by 1 / odds zeros.
+            live, dead = (jnp.sum(kind, axis=others, keepdims=True) for kind in (nonzero, zero))
+            out = out + _ALPHA * (jnp.log2((live + 1.0) / (dead + 1.0 / odds)) - base)
     return out
-
-
-def _logit2(p: Float[Array, "..."]) -> Float[Array, "..."]:
-    return (jnp.log(p) - jnp.log1p(-p)) / math.log(2.0)

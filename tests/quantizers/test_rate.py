@@ -130,3 +130,12 @@ def test_soft_code_length_follows_the_count():
 def test_bad_budgets(options, message):
     with pytest.raises(ValueError, match=message):
         Coded(**options)
+
+
+def test_dense_tensors_have_a_finite_length_and_stay_members():
+    codes = jnp.asarray(np.random.default_rng(0).choice([-1, 1], (300, 300)), jnp.int32)
+    bits = float(code_length(codes, rates(codes, 1)))
+    assert codes.size <= bits < 1.01 * codes.size  # a sign each, and next to nothing for positions
+    dense = 0.5 * codes.astype(jnp.float32)
+    assert Coded(2.0 * codes.size).contains(dense)
+    assert Coded(2.0 * codes.size).contains(Coded(2.0 * codes.size).project(dense))
