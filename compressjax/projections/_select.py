@@ -51,7 +51,7 @@ def check_keep(keep: int | float) -> None:
 
 
 def order_key(score: Shaped[Array, "..."]) -> UInt[Array, "..."]:
-    """Unsigned integers that sort as `score` does: -0.0 equals 0.0, and positive NaN comes last (largest).
+    """Unsigned integers that sort as `score` does: -0.0 equals 0.0, and NaN of either sign comes last (largest).
 
     NaN counts as largest on purpose: a broken weight stays visible instead of being pruned away silently.
     """
@@ -66,7 +66,9 @@ def order_key(score: Shaped[Array, "..."]) -> UInt[Array, "..."]:
         return lax.bitcast_convert_type(score, unsigned) ^ sign
     bits = lax.bitcast_convert_type(score, unsigned)
     bits = jnp.where(bits == sign, jnp.zeros_like(bits), bits)
-    return jnp.where(bits & sign != 0, ~bits, bits | sign)
+    key = jnp.where(bits & sign != 0, ~bits, bits | sign)
+    # The NaN of x86 (0 / 0, inf - inf) has its sign bit set, that of other devices has not.
+    return jnp.where(jnp.isnan(score), ~jnp.zeros_like(key), key)
 
 
 # Size of the sample that brackets a threshold, and how many ranks of it to allow for chance: four standard deviations.

@@ -58,6 +58,14 @@ def test_nan_is_kept_so_that_it_stays_visible() -> None:
     np.testing.assert_array_equal(top_mask(jnp.array([5.0, jnp.nan, jnp.inf]), 1), [False, True, False])
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("size", [3, 5000])
+def test_nan_of_negative_sign_is_kept_too(dtype, size: int) -> None:
+    score = jnp.arange(size, dtype=jnp.float32).astype(dtype).at[1].set(-jnp.nan)
+    assert np.signbit(np.asarray(score, np.float32))[1]
+    np.testing.assert_array_equal(np.flatnonzero(top_mask(score, 1)), [1])
+
+
 def test_top_mask_of_nothing() -> None:
     assert top_mask(jnp.zeros((0, 3)), 0).shape == (0, 3)
 
