@@ -118,10 +118,14 @@ def gradual_magnitude(
         silenced = trees.leaves(gradients)
         count = optax.safe_increment(state.count)
 
+        # There is no mask at step 0, so the one that belongs to it comes with the first step.
+        late = begin == 0 and every > 1
+        now = jnp.where(count == 1, begin, count) if late else count
+
         def recompute() -> dict[str, Bool[Array, "..."]]:
             out = {}
             for group in _groups(rules, params):
-                ramp = cubic(count, begin, end, state.initial[group.paths[0]], float(group.final))
+                ramp = cubic(now, begin, end, state.initial[group.paths[0]], float(group.final))
                 # float32 does not hold every count of a large leaf; the end of the ramp is exact.
                 number = jnp.where(count >= end, group.final, jnp.round(ramp).astype(jnp.int32))
                 # Dead weights rank below every live one, zeros included.
@@ -137,7 +141,7 @@ def gradual_magnitude(
                     start += alive.size
             return out
 
-        due = (count >= begin) & (count <= end) & (((count - begin) % every == 0) | (count == end))
+        due = (count >= begin) & (count <= end) & (((now - begin) % every == 0) | (count == end))
         masks = jax.lax.cond(due, recompute, lambda: state.masks)
         held = {path: (known[path], masks[path], silenced[path]) for path in masks}
         steps = trees.map_leaves(lambda d, h: hold(d, h[1], h[0], h[2]), steps, held)

@@ -50,6 +50,13 @@ def test_an_initial_density_is_cut_at_begin():
     assert counts == [20, 10, 3, 2]
 
 
+def test_a_ramp_from_step_0_is_cut_with_the_first_step():
+    params = {"w": jnp.arange(1.0, 21.0)}
+    transform = gradual_magnitude(optax.sgd(0.1), {"w": Cardinality(2)}, begin=0, end=4, every=2, initial_density=0.5)
+    counts = [int(jnp.sum(params["w"] != 0)) for params, _ in run(transform, params, 4)]
+    assert counts == [10, 3, 3, 2]
+
+
 def test_magnitude_after_the_step_decides():
     params = {"w": jnp.array([1.0, 1.1])}
     transform = gradual_magnitude(optax.sgd(1.0), {"w": Cardinality(1)}, begin=0, end=1, every=1)
