@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from compressjax import trees
 from compressjax.masks import cubic, top_k_mask
 from compressjax.projections import Cardinality, Joint
+from compressjax.projections._select import budget
 from compressjax.training._common import hold, landed, require_params, require_steps, silence
 
 
@@ -92,7 +93,7 @@ def gradual_magnitude(
         known = trees.leaves(params)
         groups = _groups(rules, params)
         for group in groups:
-            first = int(group.size * initial_density)
+            first = budget(float(initial_density), group.size, "weights")
             if group.final > first:
                 raise ValueError(
                     f"gradual_magnitude: {', '.join(group.paths)} is to keep {group.final} weights but the ramp starts "

@@ -57,6 +57,13 @@ def test_a_ramp_from_step_0_is_cut_with_the_first_step():
     assert counts == [10, 3, 3, 2]
 
 
+def test_the_ramp_may_start_from_the_fraction_that_stays():
+    params = {"w": jnp.arange(1.0, 101.0)}
+    rules = {"w": Cardinality(0.29)}
+    transform = gradual_magnitude(optax.sgd(0.0), rules, begin=0, end=4, every=2, initial_density=0.29)
+    assert [int(jnp.sum(params["w"] != 0)) for params, _ in run(transform, params, 4)] == [29] * 4
+
+
 def test_magnitude_after_the_step_decides():
     params = {"w": jnp.array([1.0, 1.1])}
     transform = gradual_magnitude(optax.sgd(1.0), {"w": Cardinality(1)}, begin=0, end=1, every=1)
