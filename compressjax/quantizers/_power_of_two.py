@@ -72,12 +72,15 @@ def _power(exponent: Int[Array, "..."]) -> Float[Array, "..."]:
 def _member(x: Float[Array, "..."], window: int) -> tuple[Int[Array, ""], Bool[Array, ""]]:
     """The window that ends at the largest exponent, and whether it holds all non-zeros exactly."""
     lowest, highest = _range(x)
-    bits = lax.bitcast_convert_type(jnp.abs(x).astype(jnp.float32), jnp.int32)
+    size = jnp.abs(x).astype(jnp.float32)
+    bits = lax.bitcast_convert_type(size, jnp.int32)
     exponent = (bits >> 23) - 127
     live = x != 0
     top = jnp.max(jnp.where(live, exponent, lowest), initial=lowest)
     bottom = jnp.min(jnp.where(live, exponent, top), initial=highest)
-    exact = jnp.all(~live | ((bits & ((1 << 23) - 1)) == 0)) & (top <= highest) & (bottom >= lowest)
+    # In float64 a neighbour of a power of two would pass for it.
+    power = ((bits & ((1 << 23) - 1)) == 0) & (size.astype(x.dtype) == jnp.abs(x))
+    exact = jnp.all(~live | power) & (top <= highest) & (bottom >= lowest)
     return jnp.maximum(top - window + 1, lowest), exact & (top - bottom < window)
 
 

@@ -240,3 +240,11 @@ def test_distinct_by_hand() -> None:
 def test_bad_settings(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_neighbour_of_a_power_of_two_is_none_in_float64():
+    with jax.enable_x64(True):
+        x = jnp.array([1.0 + 2.0**-50, 2.0, 0.0])
+        assert not PowerOfTwo(2).contains(x)
+        assert PowerOfTwo(2).contains(PowerOfTwo(2).project(x))
+        np.testing.assert_array_equal(PowerOfTwo(2).project(x), [1.0, 2.0, 0.0])
