@@ -113,7 +113,7 @@ def distinct(x: Float[Array, "..."], limit: int) -> tuple[Float[Array, "limit"],
 
     def following(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         found, last, out = state
-        last = jnp.min(jnp.where(values > last, values, top))
+        last = jnp.min(jnp.where(values > last, values, top), initial=top)
         return found + 1, last, out.at[found].set(last)
 
     start = (jnp.int32(0), -top, jnp.full(limit, top, x.dtype))

@@ -77,6 +77,8 @@ def _pair(level: Float[Array, ""]) -> Float[Array, "2"]:
 @jax.jit
 def _best_level(size: Float[Array, "n"]) -> Float[Array, ""]:
     """The level a of the ternary set for magnitudes `size`; 1 if all are zero."""
+    if not size.size:
+        return jnp.ones((), size.dtype)
     if size.size <= SWEEP_LIMIT:
         total = jnp.cumsum(jnp.sort(size, descending=True))
         count = jnp.arange(1, size.size + 1, dtype=size.dtype)

@@ -20,6 +20,14 @@ EVERY += [Codebook(1), Codebook(3), Codebook(5)]
 SIZE = 12
 
 
+@pytest.mark.parametrize("quantizer", EVERY, ids=str)
+def test_a_tensor_without_entries_is_its_own_projection(quantizer):
+    empty = jnp.zeros((0, 3))
+    assert quantizer.project(empty).shape == quantizer.support(empty).shape == (0, 3)
+    assert quantizer.contains(empty)
+    assert jnp.all(jnp.isfinite(quantizer.fit(empty)))
+
+
 def error(x: np.ndarray, quantizer: Quantizer) -> float:
     z = np.asarray(quantizer.project(jnp.asarray(x, jnp.float32)), np.float64)
     return float(np.sum((x - z) ** 2))
