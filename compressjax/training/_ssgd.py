@@ -186,7 +186,7 @@ def _scales(rules: trees.Rules[Measure | None], params: trees.Tree, clip: float)
 
 def _times(step: Float[Array, "..."], scale: Float[Array, "..."]) -> Float[Array, "..."]:
     """The product, in the dtype of the step."""
-    return (step.astype(jnp.float32) * scale).astype(step.dtype)
+    return (step.astype(jnp.promote_types(step.dtype, jnp.float32)) * scale).astype(step.dtype)
 
 
 def _check_eps(measure: Any) -> None:

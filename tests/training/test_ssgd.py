@@ -171,3 +171,11 @@ def test_bad_input() -> None:
 def test_an_unknown_place_for_the_scales_is_refused() -> None:
     with pytest.raises(ValueError, match="scale='momentum' must be 'gradients' or 'updates'"):
         ssgd(optax.sgd(0.1), {"w": PNorm()}, scale="momentum")
+
+
+def test_float64_steps_keep_their_precision():
+    with jax.enable_x64(True):
+        params, gradients = {"w": jnp.ones(2)}, {"w": jnp.array([1e-60, 1.0 + 1e-12])}
+        optimizer = ssgd(optax.sgd(1.0), {"w": PNorm(2.0)})
+        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+        np.testing.assert_array_equal(updates["w"], -gradients["w"])
