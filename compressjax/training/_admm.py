@@ -80,8 +80,8 @@ def admm(
       An optax transform whose `update` needs `params`; its state is an `AdmmState`.
 
     Raises:
-      ValueError: If a rule has no effect or does not fit its leaf, `every` or `scale` is not positive, or `params` is
-        missing.
+      ValueError: If a rule has no effect or does not fit its leaf, `every` or `scale` is not positive, `rho` is
+        negative, or `params` is missing.
 
     Source: scaled-form ADMM; Boyd et al., "Distributed Optimization and Statistical Learning via ADMM", section 3.
 
@@ -96,6 +96,8 @@ def admm(
     Array([0.9, 1.8, 3. ], dtype=float32)
     """
     require_steps("admm", every=every)
+    if isinstance(rho, int | float) and not rho >= 0:
+        raise ValueError(f"admm: rho={rho} must not be negative.")
     inner = optax.with_extra_args_support(inner)
 
     def penalty(count: Int[Array, ""]) -> Float[Array, ""]:

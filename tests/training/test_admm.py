@@ -247,3 +247,9 @@ def test_bad_rules_and_missing_parameters():
     transform = admm(optax.sgd(0.1), {"w": Cardinality(1)}, rho=1.0, every=1)
     with pytest.raises(ValueError, match="admm reads the parameters"):
         transform.update(params, transform.init(params))
+
+
+@pytest.mark.parametrize("rho", [-0.1, float("nan")])
+def test_a_negative_penalty_is_refused(rho):
+    with pytest.raises(ValueError, match=f"rho={rho} must not be negative"):
+        admm(optax.sgd(0.1), {"w": Cardinality(1)}, rho=rho, every=1)
