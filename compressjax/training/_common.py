@@ -81,6 +81,13 @@ def require_params(params: Any, name: str) -> None:
         raise ValueError(f"{name} reads the parameters: call update(updates, state, params).")
 
 
+def require_floating(name: str, path: str, leaf: Any) -> None:
+    """Raises `ValueError` for a leaf of whole numbers."""
+    dtype = jnp.asarray(leaf).dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name}: {path} holds {dtype}, no floating-point numbers: exempt it.")
+
+
 def require_steps(name: str, **steps: int) -> None:
     """Raises `ValueError` unless every value is a whole number of at least one."""
     for key, value in steps.items():

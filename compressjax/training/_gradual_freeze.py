@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from compressjax import trees
 from compressjax.masks import top_k_mask
 from compressjax.quantizers import Quantizer
-from compressjax.training._common import hold, landed, require_params, require_steps, silence
+from compressjax.training._common import hold, landed, require_floating, require_params, require_steps, silence
 
 
 class GradualFreezeState(NamedTuple):
@@ -117,6 +117,8 @@ def gradual_freeze(
             if not isinstance(quantizer, Quantizer):
                 raise ValueError(f"gradual_freeze: the rule of {path!r} must be a quantizer, not {quantizer!r}.")
         known = trees.leaves(params)
+        for path in assigned:
+            require_floating("gradual_freeze", path, known[path])
         weights = {path: jnp.asarray(known[path]) for path in assigned}
         levels = {path: jnp.array(rule.fit(weights[path]), weights[path].dtype) for path, rule in assigned.items()}
         frozen = {path: weights[path] == 0 for path in assigned}

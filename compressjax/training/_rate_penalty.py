@@ -20,7 +20,7 @@ from jaxtyping import Array, Int
 
 from compressjax import trees
 from compressjax.quantizers import Coded, soft_code_length
-from compressjax.training._common import Number, Schedule, require_params
+from compressjax.training._common import Number, Schedule, require_floating, require_params
 
 
 class RatePenaltyState(NamedTuple):
@@ -70,6 +70,8 @@ def rate_penalty(
     def init_fn(params: trees.Tree) -> RatePenaltyState:
         known = trees.leaves(params)
         assigned = trees.assign(rules, params)
+        for path in assigned:
+            require_floating("rate_penalty", path, known[path])
         jax.eval_shape(lambda: lengths({path: jnp.asarray(known[path]) for path in assigned}, assigned))
         return RatePenaltyState(jnp.zeros((), jnp.int32), inner.init(params))
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from compressjax import trees
 from compressjax.quantizers import Codebook, Levels, Quantizer
-from compressjax.training._common import require_params
+from compressjax.training._common import require_floating, require_params
 
 
 class TiedState(NamedTuple):
@@ -68,6 +68,7 @@ def tied(
         for path, quantizer in trees.assign(rules, params).items():
             if not isinstance(quantizer, Tieable):
                 raise ValueError(f"tied: {quantizer!r} at {path} has no levels to train; use Codebook or Levels.")
+            require_floating("tied", path, known[path])
             table = quantizer.fit(known[path])
             codes[path] = jnp.where(known[path] == 0, -1, _nearest(known[path], table))
             levels[path] = _trained(quantizer, table)

@@ -117,3 +117,8 @@ def test_bad_rules():
         transform.update(params, transform.init(params))
     with pytest.raises(Exception, match=r"[Qq]uantizer"):
         gradual_freeze(optax.sgd(0.1), {"w": Cardinality(1)}, every=1).init(params)
+
+
+def test_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match="gradual_freeze: n holds int32, no floating-point numbers"):
+        gradual_freeze(optax.sgd(0.1), {"n": Levels(2)}, every=1).init({"n": jnp.arange(3)})

@@ -64,3 +64,8 @@ def test_schedules_and_bad_input():
         rate_penalty(optax.sgd(1.0), {"w": Coded(9.0, channels=3)}, 1.0).init({"w": jnp.ones((4, 2))})
     with pytest.raises(ValueError, match="rate_penalty reads the parameters"):
         later.update({"w": target}, later.init({"w": target}))
+
+
+def test_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match="rate_penalty: n holds int32, no floating-point numbers"):
+        rate_penalty(optax.sgd(0.1), {"n": Coded(8.0)}, 0.1).init({"n": jnp.arange(3)})

@@ -80,3 +80,8 @@ def test_levels_with_many_entries_stay_where_they_are(dtype):
     np.testing.assert_array_equal(optax.apply_updates(params, updates)["w"], params["w"])
     updates, _ = transform.update({"w": jnp.full(6000, 2.0**-10, dtype)}, state, params)
     np.testing.assert_allclose(updates["w"].astype(jnp.float32), -2000 / 1024, rtol=0.01)
+
+
+def test_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match="tied: n holds int32, no floating-point numbers"):
+        tied(optax.sgd(0.1), {"n": Codebook(2)}).init({"n": jnp.arange(3)})
