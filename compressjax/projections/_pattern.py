@@ -75,8 +75,11 @@ class Pattern:
         """The index of the pattern each kernel keeps, int32 of shape (in, out); ties go to the earlier pattern."""
         flat = self._flat(x)
         wide = flat.astype(jnp.promote_types(flat.dtype, jnp.float32))
+        finite = jnp.isfinite(wide)
+        wide = jnp.where(finite, wide, jnp.zeros_like(wide))
         top = jnp.max(jnp.abs(wide), axis=0, keepdims=True)
-        energy = jnp.square(wide / jnp.where((top > 0) & jnp.isfinite(top), top, jnp.ones_like(top)))
+        # A broken weight outweighs all others of its kernel, so that it stays visible.
+        energy = jnp.where(finite, jnp.square(wide / jnp.where(top > 0, top, jnp.ones_like(top))), 16.0)
         score = jnp.einsum("pk,kio->pio", jnp.asarray(self._table(), wide.dtype), energy, precision="highest")
         # A pattern that loses nothing wins whatever underflowed in the squares: members project to themselves.
         score = jnp.where(self._covers(flat), jnp.inf, score)

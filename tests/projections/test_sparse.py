@@ -210,3 +210,10 @@ def test_sets_that_do_not_fit(constraint, shape: tuple[int, ...], message: str) 
     for method in (constraint.project, constraint.support, constraint.contains):
         with pytest.raises(ValueError, match=message):
             method(jnp.ones(shape))
+
+
+@pytest.mark.parametrize("fault", [jnp.nan, jnp.inf])
+def test_patterns_keep_what_is_broken_visible(fault):
+    kernel = jnp.ones((3, 3, 1, 2)).at[2, 2, 0, 0].set(fault)
+    np.testing.assert_array_equal(Pattern().choose(kernel), [[3, 0]])
+    assert Pattern().support(kernel)[2, 2, 0, 0]
