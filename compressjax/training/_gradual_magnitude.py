@@ -129,6 +129,8 @@ def gradual_magnitude(
                 ramp = cubic(now, begin, end, state.initial[group.paths[0]], float(group.final))
                 # float32 does not hold every count of a large leaf; the end of the ramp is exact.
                 number = jnp.where(count >= end, group.final, jnp.round(ramp).astype(jnp.int32))
+                # Where few of the weights are non-zero, a share of them may be less than is to stay.
+                number = jnp.maximum(number, group.final)
                 # Dead weights rank below every live one, zeros included.
                 ranks = [
                     jnp.where(state.masks[path], jnp.abs(landed(known[path], wanted[path])), -1.0).reshape(-1)

@@ -64,6 +64,13 @@ def test_the_ramp_may_start_from_the_fraction_that_stays():
     assert [int(jnp.sum(params["w"] != 0)) for params, _ in run(transform, params, 4)] == [29] * 4
 
 
+def test_no_mask_cuts_below_the_count_that_stays():
+    params = {"w": jnp.where(jnp.arange(100) < 20, jnp.arange(100) + 1.0, 0.0)}
+    rules = {"w": Cardinality(10)}
+    transform = gradual_magnitude(optax.sgd(0.0), rules, begin=1, end=3, every=1, initial_density=0.2)
+    assert [int(jnp.sum(params["w"] != 0)) for params, _ in run(transform, params, 4)] == [10] * 4
+
+
 def test_magnitude_after_the_step_decides():
     params = {"w": jnp.array([1.0, 1.1])}
     transform = gradual_magnitude(optax.sgd(1.0), {"w": Cardinality(1)}, begin=0, end=1, every=1)
