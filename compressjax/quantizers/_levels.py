@@ -50,7 +50,8 @@ class Levels(LevelSet):
       scale: The scale q if it is fixed; by default it is fitted by least squares.
 
     Raises:
-      ValueError: If `bits` is out of range or `scale` is not positive.
+      ValueError: If `bits` is out of range or `scale` is not positive; at projection, if its multiples leave the range
+        of the tensor's dtype.
 
     >>> Levels(2).project(jnp.array([1.0, -2.1, 0.0, 0.9]))
     Array([ 1.0166667, -2.0333333,  0.       ,  1.0166667], dtype=float32)
@@ -84,6 +85,9 @@ class Levels(LevelSet):
 
     def _scale(self, x: Float[Array, "..."]) -> Float[Array, ""]:
         if self.scale is not None:
+            info = jnp.finfo(x.dtype)
+            if self.scale < float(info.tiny) or self.scale * self.codes > float(info.max):
+                raise ValueError(f"Levels: scale={self.scale} times 1 to {self.codes} leaves the range of {x.dtype}.")
             return jnp.asarray(self.scale, x.dtype)
         exact, member = _exact_scale(x, self.codes)
         size, unit_ = unit(jnp.abs(x).reshape(-1))

@@ -256,3 +256,10 @@ def test_a_neighbour_of_a_power_of_two_is_none_in_float64():
         assert not PowerOfTwo(2).contains(x)
         assert PowerOfTwo(2).contains(PowerOfTwo(2).project(x))
         np.testing.assert_array_equal(PowerOfTwo(2).project(x), [1.0, 2.0, 0.0])
+
+
+@pytest.mark.parametrize("scale", [1e-10, 4e4])
+def test_levels_of_a_fixed_scale_must_fit_the_dtype(scale):
+    assert Levels(2, scale=scale).contains(jnp.array([scale, -2 * scale], jnp.float32))
+    with pytest.raises(ValueError, match=r"scale=.* leaves the range of float16"):
+        Levels(2, scale=scale).project(jnp.ones(3, jnp.float16))
