@@ -87,7 +87,7 @@ class LearnedStep:
       batched: Whether axis 0 counts examples, as in activations.
 
     Raises:
-      ValueError: If `bits` is out of range.
+      ValueError: If `bits` is out of range; at the start, if the tensor has no such axis.
 
     >>> quantizer = LearnedStep(2)
     >>> x = jnp.array([1.0, -3.0, 0.0])
@@ -111,6 +111,8 @@ class LearnedStep:
 
     def start(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The first step, 2 mean|x| / sqrt(Qp) in float32, () or (1, ..., channels, ..., 1); 1 where all is zero."""
+        if self.axis is not None and x.ndim and not -x.ndim <= self.axis < x.ndim:
+            raise ValueError(f"LearnedStep: shape {x.shape} has no axis {self.axis}: set `axis` or exempt the leaf.")
         axes = None if self.axis is None else tuple(i for i in range(x.ndim) if i != self.axis % x.ndim)
         mean = jnp.mean(jnp.abs(x.astype(jnp.float32)), axis=axes, keepdims=axes is not None)
         return jnp.where(mean > 0, 2 * mean / math.sqrt(self.codes.high), 1.0)

@@ -233,3 +233,9 @@ def test_a_learned_codebook_finds_the_best_one():
 def test_bits_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("axis", [2, -3])
+def test_an_axis_that_is_not_there_is_refused(axis):
+    with pytest.raises(ValueError, match=rf"shape \(3, 4\) has no axis {axis}"):
+        LearnedStep(4, axis=axis).start(jnp.ones((3, 4)))
