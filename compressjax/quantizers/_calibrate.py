@@ -134,7 +134,7 @@ def percentile(seen: Seen, codes: Codes, share: float = 0.999) -> Float[Array, "
     Args:
       seen: From `observe` or `calibrate`.
       codes: The range of codes.
-      share: In (0, 1]; by magnitude if the codes are signed, else of the positive entries and zeros.
+      share: In (0, 1]; by magnitude if the codes are signed; else negative entries count as zeros.
 
     Returns:
       () float32; 1 if only zeros would be left.
