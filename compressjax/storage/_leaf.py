@@ -138,7 +138,8 @@ def _write_choice(writer: Writer, choice: _Choice) -> None:
 def _levels(flat: np.ndarray) -> _Levels | None:
     """The leaf as levels, if it can be stored so."""
     grid = _values.on_grid(flat) if 0 < flat.size <= _context.LARGEST else None
-    if grid is None or np.abs(grid[1]).max() > _context.HIGHEST:
+    # Not by `abs`, under which the lowest int64 stays negative.
+    if grid is None or grid[1].max() > _context.HIGHEST or grid[1].min() < -_context.HIGHEST:
         return None
     return _Levels(*grid)
 

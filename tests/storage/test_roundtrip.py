@@ -60,6 +60,14 @@ def test_extreme_integers(dtype):
     check({"x": np.array([info.min, info.max, 0, 1], dtype), "y": np.array([info.max], dtype)})
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64], ids=str)
+def test_the_lowest_integer_among_zeros(dtype):
+    # As int64 it has no positive twin, so that a bound on magnitudes must not go by `abs`.
+    x = np.zeros(10, dtype)
+    x[[0, 3, 7]] = np.uint64(1 << 63).astype(dtype), 1, 5
+    check({"x": x})
+
+
 def test_extreme_floats():
     for dtype in (np.float32, np.float16, np.float64, ml_dtypes.bfloat16):
         info = ml_dtypes.finfo(dtype)
