@@ -28,7 +28,7 @@ import numpy as np
 
 from compressjax import trees
 from compressjax.storage import _leaf, _positions, _text
-from compressjax.storage._coder import Reader, Writer, padding_for
+from compressjax.storage._coder import Reader, Writer, padding_for, zeros_for
 from compressjax.storage._dtypes import is_float
 from compressjax.storage._positions import PositionCodec
 
@@ -106,7 +106,8 @@ def encode(
         _leaf.write(writer, array, positions)
     raw, stream = writer.finish()
     pieces = [_varint(len(text)), text, _varint(sum(map(len, raw))), *raw, stream]
-    pieces.append(bytes(padding_for(writer.elements, _START + sum(map(len, pieces)))))
+    padding = padding_for(writer.elements, _START + sum(map(len, pieces)))
+    pieces.append(bytes(max(padding, zeros_for(writer.words, len(stream)))))
     checksum = 0
     for piece in pieces:
         checksum = zlib.crc32(piece, checksum)

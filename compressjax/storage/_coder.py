@@ -27,6 +27,7 @@ _PRECISION = 24  # bits to which constriction rounds a probability
 _LENGTHS = np.array([6] + [10] * 10 + [6] * 4 + [3] * 4 + [1] * 30, np.float64)
 _ELEMENTS_FREE = 1 << 16
 _ELEMENTS_PER_BYTE = 512
+_TOLERANCE, _SLACK = 1.1, 64  # of a reader: how many bits of symbols it takes from a stream
 
 
 def information(weights: np.ndarray) -> np.ndarray:
@@ -58,6 +59,17 @@ def payable_elements(file_bytes: int) -> int:
 def padding_for(elements: int, file_bytes: int) -> int:
     """Bytes to append so that a file of `file_bytes` may hold `elements` non-zero entries."""
     return max(0, -(-(elements - _ELEMENTS_FREE) // _ELEMENTS_PER_BYTE) - file_bytes)
+
+
+def zeros_for(words: int, stream_bytes: int) -> int:
+    """Bytes to append to a stream that has lost more trailing zeros than a reader has slack for.
+
+    Args:
+      words: 32-bit words that the coder emitted.
+      stream_bytes: What is left of them, as `Writer.finish` returned it.
+    """
+    wanted = 1.02 * 32 * (words + 1)  # two per cent: probabilities are rounded
+    return max(0, math.ceil((wanted / _TOLERANCE - _SLACK) / 8) - stream_bytes)
 
 
 class Writer:
@@ -116,6 +128,11 @@ class Writer:
         """Announces that many non-zero entries."""
         self.elements += elements
 
+    @property
+    def words(self) -> int:
+        """32-bit words that the range coder has emitted so far."""
+        return int(self._encoder.pos()[0])
+
     def finish(self) -> tuple[list[bytes | memoryview], bytes]:
         """The raw section in pieces, and the shortest byte string that decodes to the symbols."""
         return self._raw, _seal(self._encoder)
@@ -153,7 +170,8 @@ class Reader:
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
         self._raw = raw
         self._offset = 0
-        self._budget = 1.1 * (8 * len(stream) + 64)  # slack: dropped zeros, and the rounding of tiny probabilities
+        # Slack: dropped zeros, and the rounding of tiny probabilities.
+        self._budget = _TOLERANCE * (8 * len(stream) + _SLACK)
         self._elements = payable_elements(file_bytes)
         self._account = ("", "metadata")
         self.ideal: defaultdict[tuple[str, str], float] = defaultdict(float)

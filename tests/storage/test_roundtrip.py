@@ -150,6 +150,16 @@ def test_structured_leaf_is_stored_as_its_block():
     assert leaf.values == pytest.approx(2 * 6000, rel=0.01)
 
 
+def test_removed_channels_at_the_end_of_the_file():
+    # One zero bit each for the last thing in the stream: the coder drops them, and the reader must believe in them.
+    rng = np.random.default_rng(4)
+    for shape, kept in (((64, 2000), 1000), ((3, 3, 64, 512), 100), ((256, 8000), 10)):
+        x = np.zeros(shape, np.float32)
+        x[..., :kept] = rng.normal(size=(*shape[:-1], kept))
+        (leaf,) = check({"x": x}).leaves
+        assert leaf.codec == "structured + raw"
+
+
 def test_punched_filter_shapes():
     x = np.random.default_rng(0).normal(size=(3, 3, 8, 64)).astype(np.float32)
     x.reshape(72, 64)[::2] = 0
