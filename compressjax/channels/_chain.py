@@ -62,6 +62,7 @@ def _indices(layer: str, kept: np.ndarray, units: int) -> np.ndarray:
     kept = np.asarray(kept)
     if not np.issubdtype(kept.dtype, np.integer) or kept.ndim != 1 or not len(kept):
         raise ValueError(f"keep[{layer!r}] must be a non-empty vector of unit numbers, not {kept.dtype}{kept.shape}.")
+    kept = kept.astype(np.int64)  # differences of unsigned numbers are never negative
     if kept[0] < 0 or kept[-1] >= units or (np.diff(kept) <= 0).any():
         raise ValueError(f"keep[{layer!r}] must be increasing unit numbers in 0..{units - 1}, without repetition.")
     return kept

@@ -176,6 +176,7 @@ def test_masks_decide_what_is_dead():
         (lambda p, c: channels.take(p, c, {"c": np.array([], int)}), "non-empty vector"),
         (lambda p, c: channels.take(p, c, {"c": np.array([1, 0])}), "increasing unit numbers"),
         (lambda p, c: channels.take(p, c, {"c": np.array([1, 1])}), "increasing unit numbers"),
+        (lambda p, c: channels.take(p, c, {"c": np.array([1, 0], np.uint8)}), "increasing unit numbers"),
         (lambda p, c: channels.take(p, c, {"c": np.array([0, 4])}), r"in 0\.\.3"),
         (lambda p, c: channels.mask_units(p, c, {"c": np.array([-1, 2])}), r"in 0\.\.3"),
         (lambda p, c: channels.importance({"a": {"kernel": jnp.ones(3)}}, ("a", "b")), "two or more axes"),
