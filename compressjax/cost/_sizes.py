@@ -52,16 +52,17 @@ def dot_sizes(params: Mapping[str, Any], shapes: Sequence[Shape], weight: int) -
 def conv_sizes(params: Mapping[str, Any], lhs: Shape, rhs: Shape, out: Shape, feature_groups: Any) -> dict[str, Any]:
     """Numbers of a ``conv_general_dilated``, but for its valid taps; they and `geometry` need whole numbers.
 
-    Taps on the zeros between the entries of a dilated input are nobody's work: there every *input* meets each tap.
+    Taps on the zeros between the entries of a dilated input are nobody's work: along such an axis every *input* meets
+    each tap.
     """
     specs = params["dimension_numbers"]
-    places = _product(out[axis] for axis in specs.out_spec[2:])
-    spatial = _product(lhs[axis] for axis in specs.lhs_spec[2:])
+    before, after = [lhs[axis] for axis in specs.lhs_spec[2:]], [out[axis] for axis in specs.out_spec[2:]]
+    moved = zip(before, after, params["lhs_dilation"], strict=True)
     return {
         "batch": 1.0 * out[specs.out_spec[0]],
-        "positions": spatial if any(step > 1 for step in params["lhs_dilation"]) else places,
-        "input_positions": spatial,
-        "output_positions": places,
+        "positions": _product(n if step > 1 else places for n, places, step in moved),
+        "input_positions": _product(before),
+        "output_positions": _product(after),
         "window": _product(rhs[axis] for axis in specs.rhs_spec[2:]),
         "inputs": 1.0 * rhs[specs.rhs_spec[1]],
         "outputs": 1.0 * rhs[specs.rhs_spec[0]],

@@ -89,6 +89,10 @@ def test_nominal_taps_of_convolutions_by_hand():
     transposed = {"lhs_dilation": (2, 2), "padding": ((3, 3), (3, 3))}  # nothing cropped: every tap is valid
     net = cost.layers(lambda w, x: conv(x, w, **transposed), zeros(4, 4, 4, 6), zeros(1, 5, 5, 4))
     assert cost.macs(net, valid=True) == cost.macs(net)
+    # Dilated along one axis, strided along the other: inputs count along the first, outputs along the second.
+    mixed = {"lhs_dilation": (2, 1), "window_strides": (1, 2), "padding": ((2, 2), (0, 0))}
+    net = cost.layers(lambda w, x: conv(x, w, **mixed), zeros(3, 3, 4, 6), zeros(1, 8, 8, 4))
+    assert cost.macs(net) == cost.macs(net, valid=True) == 8 * 3 * 9 * 4 * 6
 
 
 @pytest.mark.parametrize(
