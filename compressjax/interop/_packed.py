@@ -228,12 +228,35 @@ def packed_nnx(model: nnx.Module, params: Any) -> nnx.Module:
         replacement = PackedLayer(layer, leaf, owner)
         if not owner:
             return replacement
+        replaced = False
         for parent in modules.values():  # a layer may be shared: it is one, wherever it stands
             if isinstance(parent, nnx.List):
                 for i, member in enumerate(parent):
                     if member is layer:
-                        parent[i] = replacement
+                        parent[i], replaced = replacement, True
             else:
-                for place in [place for place, member in vars(parent).items() if member is layer]:
-                    setattr(parent, place, replacement)
+                for place, member in list(vars(parent).items()):
+                    if member is layer:
+                        setattr(parent, place, replacement)
+                        replaced = True
+                    elif _holds(member, layer):
+                        setattr(parent, place, nnx.data(_replaced(member, layer, replacement)))
+                        replaced = True
+        if not replaced:
+            raise ValueError(f"{path} is packed, but its layer cannot be replaced where it stands: use nnx.List.")
     return copy
+
+
+def _holds(node: Any, layer: Any) -> bool:
+    """Whether plain containers have a layer in them."""
+    members = node.values() if type(node) is dict else node if type(node) in (list, tuple) else ()
+    return node is layer or any(_holds(member, layer) for member in members)
+
+
+def _replaced(node: Any, layer: Any, replacement: Any) -> Any:
+    """Plain containers with another layer in the place of one."""
+    if type(node) is dict:
+        return {key: _replaced(member, layer, replacement) for key, member in node.items()}
+    if type(node) in (list, tuple):
+        return type(node)(_replaced(member, layer, replacement) for member in node)
+    return replacement if node is layer else node

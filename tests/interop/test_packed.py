@@ -135,6 +135,31 @@ def test_a_shared_layer_stays_one_wherever_it_stands():
     assert copy.there[1] is copy.here
 
 
+class Contained(nnx.Module):
+    def __init__(self, container, rngs):
+        self.layers = nnx.data(container(nnx.Linear(4, 4, rngs=rngs), nnx.Linear(4, 2, rngs=rngs)))
+
+    def __call__(self, x):
+        for layer in self.layers.values() if isinstance(self.layers, dict) else self.layers:
+            x = layer[0](x) if isinstance(layer, list) else layer(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    "container",
+    [lambda a, b: [a, b], lambda a, b: (a, b), lambda a, b: {"a": a, "b": b}, lambda a, b: {"a": [a], "b": b}],
+    ids=["list", "tuple", "dict", "nested"],
+)
+def test_layers_in_plain_containers_are_replaced(container):
+    model = Contained(container, nnx.Rngs(0))
+    doubled = jax.tree.map(lambda w: 2 * w, interop.from_nnx(nnx.state(model, nnx.Param)))
+    copy = interop.packed_nnx(model, runtime.pack(doubled, {"*/kernel": As(block=(2, 2))}))
+    kinds = [type(module) for _, module in nnx.iter_modules(copy)]
+    assert kinds.count(interop.PackedLayer) == 2
+    assert nnx.Linear not in kinds
+    np.testing.assert_allclose(copy(jnp.ones((3, 4))), 4 * model(jnp.ones((3, 4))), rtol=1e-5)
+
+
 def test_dense_leaves_are_taken_over():
     model, packed = branches()
     packed["first"]["bias"] = packed["first"]["bias"] + 1
