@@ -48,8 +48,6 @@ def linear(
     ([1.0, 2.0], [1.0, 2.0])
     """
     _fits(x, w, 2, "linear")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"linear: inputs of {x.dtype} would be truncated: cast them to floats.")
     bias = None if bias is None else jnp.asarray(bias)
     if isinstance(w, Packed):
         return pk.matmul(x, w.matrix, bias, activation, **how)
@@ -108,8 +106,14 @@ def conv(
             **how,
         )
     pads = padding if isinstance(padding, str) else tuple(padding)
+    wide = jnp.result_type(x, w)  # other than a product, XLA's convolution does not promote by itself
     product = lax.conv_general_dilated(
-        x, jnp.asarray(w), strides, pads, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x.astype(wide),
+        jnp.asarray(w, wide),
+        strides,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     return _finish(product, bias, activation, x.dtype)
 
@@ -119,6 +123,8 @@ def _fits(x: jax.Array, w: Any, rank: int, name: str) -> None:
         raise ValueError(f"{name}: weights of shape {tuple(w.shape)} do not fit: {rank} axes are needed.")
     if (rank == 4 and x.ndim != 4) or x.ndim < 1 or x.shape[-1] != w.shape[-2]:
         raise ValueError(f"{name}: inputs of shape {tuple(x.shape)} do not fit weights of shape {tuple(w.shape)}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name}: inputs of {x.dtype} would be truncated: cast them to floats.")
 
 
 def _both(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -96,6 +96,15 @@ def test_low_precision_goes_in_and_comes_out():
     assert error(runtime.linear(x, packed), np.asarray(x, np.float64) @ np.asarray(w, np.float64)) < 1e-2
 
 
+@pytest.mark.parametrize("pair", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_a_dense_kernel_of_another_dtype_is_what_its_packed_form_is(pair):
+    x, w = jnp.asarray(weights(1, 5, 5, 2), pair[0]), jnp.asarray(weights(3, 3, 2, 4, seed=1), pair[1])
+    packed = runtime.pack({"w": w}, {"w": As(block=(1, 1))})["w"]
+    dense = runtime.conv(x, w)
+    assert dense.dtype == x.dtype
+    assert error(dense, runtime.conv(x, packed)) < 1e-2
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
