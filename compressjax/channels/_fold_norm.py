@@ -70,7 +70,8 @@ def fold_norms(params: Any, pairs: Mapping[str, str], epsilon: float = 1e-5) -> 
       Parameters of the same structure, for the same module in evaluation mode.
 
     Raises:
-      ValueError: If a path is no layer or no normalization, or they do not fit together.
+      ValueError: If a path is no layer or no normalization, they do not fit together, or two layers name one
+        normalization, of which a single bias would remain.
 
     >>> norm = {"scale": jnp.ones(1), "bias": jnp.ones(1), "mean": jnp.full(1, 3.0), "var": jnp.full(1, 4.0)}
     >>> folded = fold_norms({"conv": {"kernel": jnp.array([[2.0]])}, "norm": norm}, {"conv": "norm"}, epsilon=0.0)
@@ -80,6 +81,8 @@ def fold_norms(params: Any, pairs: Mapping[str, str], epsilon: float = 1e-5) -> 
     known = trees.leaves(params)
     changes: dict[str, Array] = {}
     for layer, norm in pairs.items():
+        if f"{norm}/bias" in changes:
+            raise ValueError(f"{layer} and {norm}: another layer is folded with this normalization already.")
         try:
             folded = fold_norm(_below(known, layer), _below(known, norm), epsilon)
         except ValueError as error:

@@ -54,3 +54,6 @@ def test_what_does_not_belong_together_is_refused():
         fold_norm({"kernel": jnp.ones((4, 2))}, {"bias": jnp.ones(2)})
     with pytest.raises(ValueError, match=r"fc and nowhere: .*the norm has no 'scale'"):
         fold_norms({"fc": {"kernel": jnp.ones((4, 2))}}, {"fc": "nowhere"})
+    shared = {"a": {"kernel": jnp.ones((4, 2))}, "b": {"kernel": jnp.ones((4, 2))}, "norm": NORM}
+    with pytest.raises(ValueError, match="b and norm: another layer is folded"):
+        fold_norms(shared, {"a": "norm", "b": "norm"})
