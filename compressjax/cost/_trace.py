@@ -50,7 +50,7 @@ def layers(f: Callable[..., Any], params: Any, *xs: Any, while_steps: int | None
 
     Raises:
       ValueError: If the work of an operation cannot be known: a contraction in a ``while`` loop without `while_steps`,
-        or a primitive with a body or a layout that this function does not follow.
+        or a primitive with a body or a layout that this function does not follow; or if `while_steps` is below 1.
 
     >>> from compressjax import zoo
     >>> model = zoo.build("lenet5")
@@ -61,6 +61,8 @@ def layers(f: Callable[..., Any], params: Any, *xs: Any, while_steps: int | None
     >>> net.inputs, net.outputs, net.positions
     (array([  1.,  20., 800., 500.]), array([ 20.,  50., 500.,  10.]), array([576.,  64.,   1.,   1.]))
     """
+    if while_steps is not None and while_steps < 1:
+        raise ValueError(f"while_steps={while_steps} must be at least 1: it is the length of a loop.")
     closed = jax.make_jaxpr(f)(params, *xs)
     sizes = {path: int(np.prod(np.shape(leaf))) for path, leaf in trees.leaves(params).items()}
     inputs: list[_Origin | None] = [_Origin(frozenset({path}), 1) for path in sizes]

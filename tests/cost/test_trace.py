@@ -187,6 +187,9 @@ def test_branches_loops_and_constants():
     assert cost.macs(net).tolist() == [16, 16, 7 * 16, 20, 30]
     assert cost.parameters(net).tolist() == [16, 0, 16, 20, 0]
     assert net.names == ("a", "a#2", "b", "dot_general", "dot_general#2")
+    for steps in (0, -1):
+        with pytest.raises(ValueError, match=f"while_steps={steps} must be at least 1"):
+            cost.layers(f, params, zeros(1, 4), while_steps=steps)
 
 
 def test_bit_widths_follow_the_dtypes():
