@@ -99,7 +99,8 @@ def _pack(entries: list[_Entry], sizes: Mapping[str, int]) -> Layers:
         leaves = entry.origin.leaves - _CLOSED_OVER.leaves if entry.origin else ()
         owners = sorted(leaves, key=lambda leaf: (-sizes[leaf], leaf))
         want = elements * entry.origin.copies if entry.origin else 0.0
-        stored.append(float(entry.origin == _CLOSED_OVER))  # a weight that f closes over is stored, too
+        closed_over = entry.origin is not None and entry.origin.leaves == _CLOSED_OVER.leaves
+        stored.append(float(entry.origin.copies) if entry.origin and closed_over else 0.0)  # is stored, too
         for leaf in owners:
             taken = min(want, left[leaf])
             left[leaf] -= taken

@@ -192,6 +192,12 @@ def test_branches_loops_and_constants():
             cost.layers(f, params, zeros(1, 4), while_steps=steps)
 
 
+def test_a_closed_over_stack_that_is_scanned_is_stored_whole():
+    stack = np.ones((5, 4, 4), np.float32)
+    net = cost.layers(lambda params, x: lax.scan(lambda c, w: (c @ w, None), x, stack)[0], {}, zeros(1, 4))
+    assert cost.parameters(net).tolist() == [5 * 16]
+
+
 def test_bit_widths_follow_the_dtypes():
     params, x = zeros(4, 4, dtype="int8"), zeros(1, 4, dtype="bfloat16")
     net = cost.layers(lambda w, x: lax.dot_general(x, w, (((1,), (0,)), ((), ()))), params, x)
