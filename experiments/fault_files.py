@@ -108,8 +108,9 @@ def artefacts(cases: int, seed: int = 0) -> tuple[Tally, Tally]:
         what, data = damage(draw.choice(files), draw, files)
         judged(plain, what, functools.partial(_decode, data), hopeless=data not in files)
         what, data = damage(draw.choice(files)[HEADER:], draw, [file[HEADER:] for file in files])
-        version = bytes([draw.choice([1, 2])])
-        data = b"cjx" + version + zlib.crc32(data).to_bytes(4, "little") + data
+        version = draw.choice([1, 2, 3])
+        crc = zlib.crc32(data, zlib.crc32(bytes([version])) if version > 2 else 0)
+        data = b"cjx" + bytes([version]) + crc.to_bytes(4, "little") + data
         judged(sealed, what, functools.partial(_decode, data, further=i % 10 == 0))
     return plain, sealed
 

@@ -2,14 +2,14 @@
 
 Layout:
 
-    "cjx"  version (1 byte)  CRC-32 of all that follows (4 bytes, little-endian)
+    "cjx"  version (1 byte)  CRC-32 of the version and all that follows (4 bytes, little-endian)
     length (varint)  names and metadata (`_text`)
     length (varint)  raw section: incompressible values, fixed-width indices
     range-coded stream, to the end: integers of the metadata; then leaf by leaf dtype, shape, codec choices, codebooks,
     positions, values
 
-Version 2 added context coding, predicts shapes better and codes the metadata's integers apart; files of version 1 are
-read as before.
+Version 2 added context coding, predicts shapes better and codes the metadata's integers apart.  Version 3 takes the
+version into the checksum: one damaged into another was read by other rules.  Files of both before it are read as ever.
 
 Leaves are addressed as everywhere in the library, by path; what is decoded is the nested dictionary of those paths,
 whatever containers were encoded (tuples become dictionaries with keys "0", "1" ...).
@@ -108,10 +108,8 @@ def encode(
     pieces = [_varint(len(text)), text, _varint(sum(map(len, raw))), *raw, stream]
     padding = padding_for(writer.elements, _START + sum(map(len, pieces)))
     pieces.append(bytes(max(padding, zeros_for(writer.words, len(stream)))))
-    checksum = 0
-    for piece in pieces:
-        checksum = zlib.crc32(piece, checksum)
-    return b"".join([MAGIC, bytes([_leaf.VERSION]), checksum.to_bytes(4, "little"), *pieces])
+    sealed = checksum(_leaf.VERSION, pieces).to_bytes(4, "little")
+    return b"".join([MAGIC, bytes([_leaf.VERSION]), sealed, *pieces])
 
 
 def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> Artifact:
@@ -218,10 +216,19 @@ def parse(data: bytes, max_elements: int) -> Parsed:
             "use the release of compressjax that wrote it, or a newer one."
         )
     view = memoryview(data)
-    if zlib.crc32(view[_START:]) != int.from_bytes(view[len(MAGIC) + 1 : _START], "little"):
+    version = data[len(MAGIC)]
+    if checksum(version, [view[_START:]]) != int.from_bytes(view[len(MAGIC) + 1 : _START], "little"):
         raise ValueError("The artefact's checksum does not match its contents: it is truncated or damaged.")
     with in_memory():
-        return _parse_checked(view, max_elements, data[len(MAGIC)])
+        return _parse_checked(view, max_elements, version)
+
+
+def checksum(version: int, pieces: Sequence[bytes | memoryview]) -> int:
+    """CRC-32 of a file: of its version, from version 3 on, and of what follows the checksum."""
+    found = zlib.crc32(bytes([version])) if version > 2 else 0
+    for piece in pieces:
+        found = zlib.crc32(piece, found)
+    return found
 
 
 @contextmanager

@@ -163,7 +163,7 @@ class Reader:
       memory: What the leaves so far say about the next.
     """
 
-    def __init__(self, raw: memoryview, stream: memoryview, file_bytes: int, version: int = 2) -> None:
+    def __init__(self, raw: memoryview, stream: memoryview, file_bytes: int, version: int = 3) -> None:
         self.version = version
         self.memory = Memory()
         padded = bytes(stream) + bytes(-len(stream) % 4 + 8)

@@ -19,12 +19,10 @@ from compressjax.storage._memory import Memory
 from compressjax.storage._positions import Context, PositionCodec, Support
 
 # Priors of the header's symbols; each has room for members to come.
-VERSION = 2
+VERSION = 3
 _DTYPES = np.array([48, 8, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1], np.float64)
-_SUPPORTS = {  # by version of the format
-    1: np.array([8, 24, 32, 2, 2, 2] + [1] * 10, np.float64),
-    2: np.array([8, 24, 16, 2, 2, 2, 8] + [1] * 8 + [64], np.float64),
-}
+_SUPPORTS = dict.fromkeys((2, 3), np.array([8, 24, 16, 2, 2, 2, 8] + [1] * 8 + [64], np.float64))  # by version
+_SUPPORTS[1] = np.array([8, 24, 32, 2, 2, 2] + [1] * 10, np.float64)
 _EMPTY, _FULL, _FIRST = range(3)
 _CONTEXT = Context()
 _LEVELS = 15  # positions and values in one scan

@@ -30,14 +30,19 @@ VERSION_1 = (
     "Y2p4AXz2mJ0iA1mBsAxhLsxYmEhGYk4aFyhBFwMtgBlXkplXiWyYRWwtAARmLgDBD76heacPAt+uPq2z6KGK5QNLddzNYpoyhDxTaPUgzPFn3eOdpv9x"
     "PW6a/XLbfF72sqUccmbFI8DyemYMyHPz8/cm6n7iZ1lk",
 )
+# Written by version 2, whose checksum did not cover the version.
+VERSION_2 = (
+    "Y2p4AucZRuIhA9mEsBNhPMx0mEhGYk4aF6j8KAbaAzO1JDOvEsXM2FoADBtttttttttsZi4AwTWyVq8qk9lbaqALrYgQ5hpKkqHKO520mdQxn9"
+    "RgReiAwmbmj9BOqmIXAv6IjEJl/kjdXV1dXV8ZGYBcmhIp"
+)
 ROWS_1 = (
     "Y2p4AYZsbPsGq2CorgUAAD/rcjpLRlz7DEXCoFykBAZaXW7IiN8XkhVcW6iM+W/gjyGAFhJ767fxyGlTzaYtcJweQHfMlyxVe2WKtJahPrXbq1QLrEtD"
     "6ZO7"
 )
 
 
-@pytest.mark.parametrize("text", VERSION_1)
-def test_version_1(text):
+@pytest.mark.parametrize("text", [*VERSION_1, VERSION_2])
+def test_earlier_versions(text):
     data = base64.b64decode(text)
     artifact = storage.decode(data)
     assert artifact.meta == {"model": "tiny", "widths": [8]}
@@ -56,5 +61,5 @@ def test_version_1_by_rows():
 
 def test_this_version_writes_less():
     data = storage.encode(tree(), {"model": "tiny", "widths": [8]})
-    assert data[3] == 2
-    assert len(data) < len(base64.b64decode(VERSION_1[0]))
+    assert data[3] == 3
+    assert len(data) == len(base64.b64decode(VERSION_2)) < len(base64.b64decode(VERSION_1[0]))
