@@ -47,7 +47,7 @@ def linear(
     >>> linear(jnp.ones(2), w).tolist(), linear(jnp.ones(2), pack({"w": w}, {"w": As(block=(1, 1))})["w"]).tolist()
     ([1.0, 2.0], [1.0, 2.0])
     """
-    _fits(x, w, 2, "linear")
+    _fits(x, w, bias, 2, "linear")
     bias = None if bias is None else jnp.asarray(bias)
     if isinstance(w, Packed):
         return pk.matmul(x, w.matrix, bias, activation, **how)
@@ -81,7 +81,7 @@ def conv(
       Images, in the dtype of `x`.
 
     Raises:
-      ValueError: If shapes do not fit.
+      ValueError: If shapes do not fit, `strides` or `dilation` is no whole number from 1, or `padding` is unknown.
 
     >>> from compressjax.runtime import As, pack
     >>> w = np.float32([[[[1.0]], [[2.0]]]])
@@ -90,8 +90,10 @@ def conv(
     >>> conv(x, w, padding="VALID").ravel().tolist(), conv(x, packed, padding="VALID").ravel().tolist()
     ([2.0, 5.0], [2.0, 5.0])
     """
-    _fits(x, w, 4, "conv")
-    strides, dilation = _both(strides), _both(dilation)
+    _fits(x, w, bias, 4, "conv")
+    strides, dilation = _both("strides", strides), _both("dilation", dilation)
+    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+        raise ValueError(f"conv: padding={padding!r} must be 'SAME', 'VALID' or ((top, bottom), (left, right)).")
     bias = None if bias is None else jnp.asarray(bias)
     if isinstance(w, Packed):
         return pk.conv(
@@ -118,17 +120,23 @@ def conv(
     return _finish(product, bias, activation, x.dtype)
 
 
-def _fits(x: jax.Array, w: Any, rank: int, name: str) -> None:
+def _fits(x: jax.Array, w: Any, bias: Any, rank: int, name: str) -> None:
     if len(w.shape) != rank:
         raise ValueError(f"{name}: weights of shape {tuple(w.shape)} do not fit: {rank} axes are needed.")
     if (rank == 4 and x.ndim != 4) or x.ndim < 1 or x.shape[-1] != w.shape[-2]:
         raise ValueError(f"{name}: inputs of shape {tuple(x.shape)} do not fit weights of shape {tuple(w.shape)}.")
+    if bias is not None and np.shape(bias) != tuple(w.shape[-1:]):
+        raise ValueError(f"{name}: a bias of shape {np.shape(bias)} does not fit weights of shape {tuple(w.shape)}.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name}: inputs of {x.dtype} would be truncated: cast them to floats.")
 
 
-def _both(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+def _both(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    pair = np.asarray(value)
+    if pair.shape not in ((), (2,)) or not np.issubdtype(pair.dtype, np.integer) or pair.min() < 1:
+        raise ValueError(f"conv: {name}={value!r} must be one or two whole numbers from 1.")
+    rows, columns = np.broadcast_to(pair, 2).tolist()
+    return rows, columns
 
 
 def _finish(product: jax.Array, bias: jax.Array | None, activation: Activation | None, dtype: Any) -> jax.Array:

@@ -61,7 +61,8 @@ def gradual_freeze(
     Args:
       inner: Any optimizer.
       rules: Glob to quantizer; leaves without one train freely.
-      fractions: Growing shares of the non-zero weights, the last one 1.
+      fractions: Growing shares of the non-zero weights, the last one 1.  Weights that freeze at a level 0, as of
+        `Ternary`, count as zeros from then on, and later shares are of the rest.
       every: Steps between stages.
 
     Returns:

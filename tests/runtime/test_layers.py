@@ -111,13 +111,25 @@ def test_a_dense_kernel_of_another_dtype_is_what_its_packed_form_is(pair):
         (lambda w, k: runtime.linear(jnp.ones((2, 5)), w), r"linear: inputs of shape \(2, 5\) do not fit weights"),
         (lambda w, k: runtime.linear(jnp.ones((2, 4)), k), "linear: weights of shape .* 2 axes are needed"),
         (lambda w, k: runtime.conv(jnp.ones((2, 5, 5, 3)), k), r"conv: inputs of shape \(2, 5, 5, 3\)"),
-        (lambda w, k: runtime.conv(jnp.ones((2, 2, 2, 4)), k, padding="VALID"), "a window of .* does not fit"),
-        (lambda w, k: runtime.linear(jnp.ones((2, 4)), w, implementation="fast"), "no implementation 'fast'"),
+        (lambda w, k: runtime.linear(jnp.ones((2, 4)), w, jnp.ones(1)), r"linear: a bias of shape \(1,\) does not fit"),
+        (lambda w, k: runtime.conv(jnp.ones((2, 5, 5, 4)), k, jnp.ones(3)), r"conv: a bias of shape \(3,\)"),
+        (lambda w, k: runtime.conv(jnp.ones((2, 5, 5, 4)), k, strides=0), "strides=0 must be one or two whole"),
+        (lambda w, k: runtime.conv(jnp.ones((2, 5, 5, 4)), k, dilation=(1, 2, 1)), r"dilation=\(1, 2, 1\) must be"),
+        (lambda w, k: runtime.conv(jnp.ones((2, 5, 5, 4)), k, padding="FULL"), "padding='FULL' must be 'SAME'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_refused(call, message):
     tree = {"w": np.ones((4, 4), np.float32), "k": np.ones((3, 3, 4, 2), np.float32)}
     packed = runtime.pack(tree, {"*": As(block=(2, 2))})
-    with pytest.raises(ValueError, match=message):
-        call(packed["w"], packed["k"])
+    for form in (packed, tree):
+        with pytest.raises(ValueError, match=message):
+            call(form["w"], form["k"])
+
+
+def test_what_packed_forms_alone_know_is_refused():
+    packed = runtime.pack({"k": np.ones((3, 3, 4, 2), np.float32)}, {"*": As(block=(2, 2))})["k"]
+    with pytest.raises(ValueError, match=r"a window of .* does not fit"):
+        runtime.conv(jnp.ones((2, 2, 2, 4)), packed, padding="VALID")
+    with pytest.raises(ValueError, match="no implementation 'fast'"):
+        runtime.conv(jnp.ones((2, 5, 5, 4)), packed, implementation="fast")
